@@ -1,0 +1,120 @@
+"""The discriminator of lightweight-gan 1.2.1."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lwgan.models.attention import Attention
+from lwgan.models.layers import Conv, Decoder, Downsample, blur, leaky_relu, resize_nearest
+
+
+class DiscriminatorOutput(NamedTuple):
+    """What the discriminator says of pictures, all float32."""
+
+    logits: jax.Array  # (B, N): N is 1 or 25
+    side_logits: jax.Array  # (B, 1), of the 32 px head
+    painted: jax.Array  # (B, R, R, C), R = recon_size: the whole picture as the decoder sees it
+    painted_quadrant: jax.Array | None  # the same for one quadrant of the picture, from 512 px on
+
+
+class Discriminator(nn.Module):
+    """Pictures (B, S, S, C) in [0, 1] and a quadrant -> ``DiscriminatorOutput``.
+
+    ``quadrant``, an int32 () in 0 … 3 (row by row), says which quarter the second decoder paints. The
+    features at S pixels have ``2**fmap_inverse_coef / S`` channels, at most ``fmap_max``. ``output_size``
+    1 or 5 gives 1 or 25 logits.
+    """
+
+    fmap_max: int
+    fmap_inverse_coef: int
+    attn_resolutions: tuple[int, ...]
+    attn_heads: int
+    attn_head_dim: int
+    antialias: bool
+    icnr_init: bool
+    output_size: int
+    side_channels: int
+    side_attention: bool
+    recon_size: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, quadrant: jax.Array) -> DiscriminatorOutput:
+        x = self._strided(images.astype(self.dtype))
+        features = {}
+        while (size := x.shape[1]) > 8:
+            if size in self.attn_resolutions:
+                x = self._attention(f"attention_{size}")(x)
+            x = Downsample(
+                self._features(size // 2), self.antialias, dtype=self.dtype, name=f"block_{size // 2}"
+            )(x)
+            features[size // 2] = x
+
+        decode = self._decoder(images.shape[-1])
+        painted = decode("decoder")(features[8])
+        painted_quadrant = None
+        if images.shape[1] >= 512:
+            painted_quadrant = decode("quadrant_decoder")(take_quadrant(features[16], quadrant))
+        return DiscriminatorOutput(
+            self._logits(features[8]).astype(jnp.float32),
+            self._side_logits(images.astype(self.dtype)).astype(jnp.float32),
+            painted.astype(jnp.float32),
+            painted_quadrant if painted_quadrant is None else painted_quadrant.astype(jnp.float32),
+        )
+
+    def _features(self, size: int) -> int:
+        return min(2**self.fmap_inverse_coef // size, self.fmap_max)
+
+    def _attention(self, name: str) -> Attention:
+        return Attention(self.attn_heads, self.attn_head_dim, dtype=self.dtype, name=name)
+
+    def _decoder(self, channels: int):
+        return lambda name: Decoder(
+            self.recon_size, channels, self.icnr_init, dtype=self.dtype, name=name
+        )
+
+    def _strided(self, x: jax.Array) -> jax.Array:
+        """Halves pictures of more than 256 px down to 256 px."""
+        while (size := x.shape[1]) > 256:
+            features = self._features(256) if size == 512 else x.shape[-1]
+            if self.antialias:
+                x = blur(x)
+            conv = Conv(features, 4, stride=2, padding=1, dtype=self.dtype, name=f"strided_{size // 2}")
+            x = leaky_relu(conv(x))
+        return x
+
+    def _logits(self, x: jax.Array) -> jax.Array:
+        """(B, 8, 8, C) -> (B, output_size²)."""
+        if self.output_size == 5:
+            x = Conv(x.shape[-1], dtype=self.dtype, name="logits_hidden")(x)
+        else:
+            if self.antialias:
+                x = blur(x)
+            x = Conv(
+                x.shape[-1], 3, stride=2, padding=1, dtype=self.dtype, name="logits_hidden"
+            )(x)
+        x = Conv(1, 4, dtype=self.dtype, name="logits")(leaky_relu(x))
+        return x.reshape(x.shape[0], -1)
+
+    def _side_logits(self, images: jax.Array) -> jax.Array:
+        """The head that sees the picture at 32 px: (B, S, S, C) -> (B, 1)."""
+        x = resize_nearest(images, 32)
+        x = Conv(self.side_channels, 3, padding=1, dtype=self.dtype, name="side_conv")(x)
+        if self.side_attention:
+            x = self._attention("side_attention_32")(x)
+        x = Downsample(
+            self.side_channels // 2, self.antialias, dtype=self.dtype, name="side_block"
+        )(x)
+        if self.side_attention:
+            x = self._attention("side_attention_16")(x)
+        x = nn.avg_pool(x, (4, 4), (4, 4))
+        return Conv(1, 4, dtype=self.dtype, name="side_logits")(x).reshape(-1, 1)
+
+
+def take_quadrant(x: jax.Array, quadrant: jax.Array) -> jax.Array:
+    """(B, 2 H, 2 W, C) -> its quarter (B, H, W, C); ``quadrant`` counts row by row from 0."""
+    half = x.shape[1] // 2
+    start = (0, quadrant // 2 * half, quadrant % 2 * half, 0)
+    return jax.lax.dynamic_slice(x, start, (x.shape[0], half, half, x.shape[3]))

@@ -1,0 +1,154 @@
+"""The generator of lightweight-gan 1.2.1."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lwgan.models.attention import Attention
+from lwgan.models.layers import (
+    BatchNorm,
+    Conv,
+    FrequencyContext,
+    GlobalContext,
+    Upsample,
+    blur,
+    kaiming_normal,
+    torch_bias,
+)
+
+# Skip-layer excitation: the features at the first size gate those at the second (in pixels).
+EXCITATIONS = {16: 128, 32: 256, 64: 512, 128: 1024}
+
+
+def noise_sizes(image_size: int) -> tuple[int, ...]:
+    """The sizes in pixels at which the generator adds noise, 8 to ``image_size``."""
+    return tuple(2**r for r in range(3, int(math.log2(image_size)) + 1))
+
+
+def draw_noise(keys: jax.Array, image_size: int) -> tuple[jax.Array, ...]:
+    """One picture's noise per key: (B,) keys -> a (B, S, S, 1) standard normal for each size S."""
+
+    def draw(size: int) -> jax.Array:
+        def one(key: jax.Array) -> jax.Array:
+            return jax.random.normal(jax.random.fold_in(key, size), (size, size, 1))
+
+        return jax.vmap(one)(keys)
+
+    return tuple(draw(size) for size in noise_sizes(image_size))
+
+
+class Generator(nn.Module):
+    """Latents (B, latent_dim) and noise -> float32 pictures (B, image_size, image_size, channels).
+
+    The pictures are meant for [0, 1] and not bounded. ``noise`` is what ``draw_noise`` returns.
+    A layer that puts out S pixels has ``2**(fmap_inverse_coef + 1) / S`` channels, at most
+    ``fmap_max``; from 512 px on it has ``min_channels`` (negative: the picture's, and at least 3).
+    Collection ``batch_stats`` holds the running statistics, written when ``train``.
+    """
+
+    image_size: int
+    channels: int
+    latent_dim: int
+    fmap_max: int
+    fmap_inverse_coef: int
+    min_channels: int
+    attn_resolutions: tuple[int, ...]
+    attn_heads: int
+    attn_head_dim: int
+    freq_chan_attn: bool
+    antialias: bool
+    icnr_init: bool
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    def features(self, size: int) -> int:
+        """The number of channels that the layer with this output size in pixels puts out."""
+        if size >= 512:
+            return self.min_channels if self.min_channels > 0 else max(3, self.channels)
+        return min(2 ** (self.fmap_inverse_coef + 1) // size, self.fmap_max)
+
+    @nn.compact
+    def __call__(
+        self, latents: jax.Array, noise: tuple[jax.Array, ...], *, train: bool
+    ) -> jax.Array:
+        x = Initial(self.latent_dim, self.axis_name, dtype=self.dtype, name="initial")(
+            latents, train=train
+        )
+        excite = FrequencyContext if self.freq_chan_attn else GlobalContext
+        gates = {}
+        for size, drawn in zip(noise_sizes(self.image_size), noise, strict=True):
+            if size // 2 in self.attn_resolutions:
+                x = Attention(
+                    self.attn_heads, self.attn_head_dim, dtype=self.dtype, name=f"attention_{size // 2}"
+                )(x)
+            x = UpBlock(
+                self.features(size),
+                self.antialias,
+                self.icnr_init,
+                self.axis_name,
+                dtype=self.dtype,
+                name=f"block_{size}",
+            )(x, drawn, train=train)
+            target = EXCITATIONS.get(size, math.inf)
+            if target <= self.image_size:
+                gates[target] = excite(
+                    self.features(target), dtype=self.dtype, name=f"excitation_{target}"
+                )(x)
+            if size in gates:
+                x = x * gates[size]
+        x = Conv(self.channels, 3, padding=1, dtype=self.dtype, name="out")(x)
+        return x.astype(jnp.float32)
+
+
+class Initial(nn.Module):
+    """Latents (B, D) -> features (B, 4, 4, D) of unit length at each pixel."""
+
+    latent_dim: int
+    axis_name: str | None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, latents: jax.Array, *, train: bool) -> jax.Array:
+        # PyTorch takes the transposed convolution's fan-in from its outputs: 2 D channels times 4×4.
+        features = 2 * self.latent_dim
+        init = torch_bias(features * 16)
+        kernel = self.param("kernel", init, (self.latent_dim, 4, 4, features))
+        bias = self.param("bias", init, (features,))
+        x = jnp.einsum("bd,dhwf->bhwf", latents.astype(self.dtype), kernel.astype(self.dtype))
+        # Batch normalisation cancels this bias: see Conv.train_bias.
+        x += jax.lax.stop_gradient(bias).astype(self.dtype).reshape(1, 1, 1, -1)
+        x = nn.glu(BatchNorm(self.axis_name, dtype=self.dtype, name="norm")(x, train=train))
+        x = x.astype(jnp.float32)
+        length = jnp.sqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
+        return (x / length).astype(self.dtype)
+
+
+class UpBlock(nn.Module):
+    """(B, H, W, C) and noise (B, 2 H, 2 W, 1) -> (B, 2 H, 2 W, features)."""
+
+    features: int
+    antialias: bool
+    icnr_init: bool
+    axis_name: str | None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, noise: jax.Array, *, train: bool) -> jax.Array:
+        x = Upsample(self.icnr_init, dtype=self.dtype, name="upsample")(x)
+        if self.antialias:
+            x = blur(x)
+        x = Conv(
+            2 * self.features,
+            4,
+            padding=(2, 1),
+            train_bias=False,  # batch normalisation cancels it
+            kernel_init=kaiming_normal,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        gain = self.param("noise_gain", nn.initializers.zeros, (1,)).reshape(1, 1, 1, 1)
+        x += gain.astype(self.dtype) * noise.astype(self.dtype)
+        x = BatchNorm(self.axis_name, dtype=self.dtype, name="norm")(x, train=train)
+        return nn.glu(x)
