@@ -1,0 +1,16 @@
+"""The one exception that a user can cause."""
+
+
+class UserError(Exception):
+    """What is wrong, in one line that ends the problem.
+
+    Args:
+      what: the setting, flag or file, e.g. ``train.batch_size``.
+      value: what it was.
+      allowed: what it may be, or what is the matter with it.
+      do: what to do next.
+    """
+
+    def __init__(self, what: str, value: object, allowed: str, do: str):
+        line = f"{what} = {value!r}: {allowed}; {do}."
+        super().__init__(" ".join(line.split()))
