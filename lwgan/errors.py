@@ -1,4 +1,4 @@
-"""The one exception that a user can cause."""
+"""The one error that a user can cause, and the one way to be interrupted."""
 
 
 class UserError(Exception):
@@ -14,3 +14,7 @@ class UserError(Exception):
     def __init__(self, what: str, value: object, allowed: str, do: str):
         line = f"{what} = {value!r}: {allowed}; {do}."
         super().__init__(" ".join(line.split()))
+
+
+class Interrupted(Exception):
+    """Somebody asked the process to end; everything is saved."""

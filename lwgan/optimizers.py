@@ -36,7 +36,10 @@ def adabelief(learning_rate: float, b1: float, b2: float) -> optax.GradientTrans
         count = state.count + 1
         mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mean, grads)
         deviation = jax.tree.map(
-            lambda s, g, m: b2 * s + (1 - b2) * jnp.square(g - m) + eps, state.deviation, grads, mean
+            lambda s, g, m: b2 * s + (1 - b2) * jnp.square(g - m) + eps,
+            state.deviation,
+            grads,
+            mean,
         )
         t = count.astype(jnp.float32)
         debias1, debias2 = 1 - b1**t, 1 - b2**t

@@ -38,7 +38,9 @@ class Recipe:
     hflip: bool
     ema_schedule: str  # a name in EMA_DECAYS
     ema_half_life: float  # pictures
-    unroll: bool  # micro-batches in line, for XLA's CPU convolutions crawl inside a loop (jax#12868)
+    unroll: (
+        bool  # micro-batches in line, for XLA's CPU convolutions crawl inside a loop (jax#12868)
+    )
 
 
 def make_update(
@@ -75,8 +77,12 @@ def update(
     with jax.default_matmul_precision(MATMUL_PRECISIONS[recipe.precision]):
         images = images.astype(jnp.float32) / 255
         keys = functools.partial(_keys, recipe, state, images.shape[2])
-        coins = keys if recipe.augment_per_example else functools.partial(_coin, recipe, state, images)
-        state, d_terms = discriminator_step(gan, recipe, state, images[0], keys, coins, with_penalty)
+        coins = (
+            keys if recipe.augment_per_example else functools.partial(_coin, recipe, state, images)
+        )
+        state, d_terms = discriminator_step(
+            gan, recipe, state, images[0], keys, coins, with_penalty
+        )
         state, g_terms = generator_step(gan, recipe, state, images[-1], keys, coins)
         state = average(recipe, state)
     terms = {f"d/{name}": term for name, term in d_terms.items()}
@@ -115,9 +121,7 @@ def discriminator_step(
             keys=keys(Draw.D_REAL_AUGMENT, micro),
             coin_keys=coins(Draw.D_REAL_COIN, micro),
         )
-        quadrant_key = example_keys(
-            _step_key(recipe, state), Draw.D_QUADRANT, micro.reshape(1)
-        )[0]
+        quadrant_key = example_keys(_step_key(recipe, state), Draw.D_QUADRANT, micro.reshape(1))[0]
         quadrant = jax.random.randint(quadrant_key, (), 0, 4)
 
         def scored(pictures: jax.Array, view: Callable[[jax.Array], jax.Array]):
@@ -137,7 +141,9 @@ def discriminator_step(
         if recipe.aux_weight > 0:
             painted = reconstruction(seen, real_output.painted)
             if real_output.painted_quadrant is not None:
-                painted += reconstruction(take_quadrant(seen, quadrant), real_output.painted_quadrant)
+                painted += reconstruction(
+                    take_quadrant(seen, quadrant), real_output.painted_quadrant
+                )
             terms["reconstruction"] = recipe.aux_weight * painted
         if with_penalty:
             both = squared_gradient(real_gradient) + squared_gradient(fake_gradient)
@@ -228,7 +234,11 @@ def generate(
     latents = draw_latents(latent_keys, gan.generator.latent_dim)
     noise = draw_noise(noise_keys, gan.generator.image_size)
     fake, changed = gan.generator.apply(
-        {"params": params, "batch_stats": stats}, latents, noise, train=True, mutable=["batch_stats"]
+        {"params": params, "batch_stats": stats},
+        latents,
+        noise,
+        train=True,
+        mutable=["batch_stats"],
     )
     return fake, changed["batch_stats"]
 
@@ -329,9 +339,7 @@ def _step_key(recipe: Recipe, state: TrainState) -> jax.Array:
     return step_key(recipe.seed, state.recoveries, state.step)
 
 
-def _keys(
-    recipe: Recipe, state: TrainState, size: int, draw: Draw, micro: jax.Array
-) -> jax.Array:
+def _keys(recipe: Recipe, state: TrainState, size: int, draw: Draw, micro: jax.Array) -> jax.Array:
     """A key (m,) for each example of this device's micro-batch, by its index in the whole batch.
 
     The whole batch is laid out as (micro-batches, devices, m), so the index does not depend on the

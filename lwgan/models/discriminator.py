@@ -48,7 +48,10 @@ class Discriminator(nn.Module):
             if size in self.attn_resolutions:
                 x = self._attention(f"attention_{size}")(x)
             x = Downsample(
-                self._features(size // 2), self.antialias, dtype=self.dtype, name=f"block_{size // 2}"
+                self._features(size // 2),
+                self.antialias,
+                dtype=self.dtype,
+                name=f"block_{size // 2}",
             )(x)
             features[size // 2] = x
 
@@ -81,7 +84,9 @@ class Discriminator(nn.Module):
             features = self._features(256) if size == 512 else x.shape[-1]
             if self.antialias:
                 x = blur(x)
-            conv = Conv(features, 4, stride=2, padding=1, dtype=self.dtype, name=f"strided_{size // 2}")
+            conv = Conv(
+                features, 4, stride=2, padding=1, dtype=self.dtype, name=f"strided_{size // 2}"
+            )
             x = leaky_relu(conv(x))
         return x
 
@@ -92,9 +97,7 @@ class Discriminator(nn.Module):
         else:
             if self.antialias:
                 x = blur(x)
-            x = Conv(
-                x.shape[-1], 3, stride=2, padding=1, dtype=self.dtype, name="logits_hidden"
-            )(x)
+            x = Conv(x.shape[-1], 3, stride=2, padding=1, dtype=self.dtype, name="logits_hidden")(x)
         x = Conv(1, 4, dtype=self.dtype, name="logits")(leaky_relu(x))
         return x.reshape(x.shape[0], -1)
 

@@ -81,7 +81,10 @@ class Generator(nn.Module):
         for size, drawn in zip(noise_sizes(self.image_size), noise, strict=True):
             if size // 2 in self.attn_resolutions:
                 x = Attention(
-                    self.attn_heads, self.attn_head_dim, dtype=self.dtype, name=f"attention_{size // 2}"
+                    self.attn_heads,
+                    self.attn_head_dim,
+                    dtype=self.dtype,
+                    name=f"attention_{size // 2}",
                 )(x)
             x = UpBlock(
                 self.features(size),

@@ -17,7 +17,9 @@ def icnr(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32)
     The upsampled picture then starts free of checkerboards (Aitken et al. 2017, arXiv:1707.02937).
     """
     *spatial, features_in, features_out = shape
-    return jnp.repeat(kaiming_uniform(key, (*spatial, features_in, features_out // 4), dtype), 4, -1)
+    return jnp.repeat(
+        kaiming_uniform(key, (*spatial, features_in, features_out // 4), dtype), 4, -1
+    )
 
 
 def torch_bias(fan_in: int) -> nn.initializers.Initializer:
@@ -125,7 +127,9 @@ class BatchNorm(nn.Module):
             parallel = self.axis_name is not None and not self.is_initializing()
             devices = jax.lax.psum(1, self.axis_name) if parallel else 1
             count = devices * math.prod(x.shape[:-1])
-            over_devices = (lambda s: jax.lax.pmean(s, self.axis_name)) if parallel else (lambda s: s)
+            over_devices = (
+                (lambda s: jax.lax.pmean(s, self.axis_name)) if parallel else (lambda s: s)
+            )
             mean = over_devices(x.mean(axes))
             var = over_devices(jnp.square(x - mean.reshape(_last(x))).mean(axes))
             if not self.is_initializing():

