@@ -70,7 +70,7 @@ def steps(workdir: pathlib.Path) -> list[int]:
     folder = (workdir / "checkpoints").absolute()
     if not folder.is_dir():
         return []
-    with ocp.CheckpointManager(folder, options=_READ_ONLY) as manager:
+    with ocp.CheckpointManager(folder, options=_ONLY_READING) as manager:
         return sorted(manager.all_steps())
 
 
@@ -112,9 +112,11 @@ def restore_generator(
 
 
 def _restore(workdir: pathlib.Path, step: int, **items: Params) -> dict[str, Params]:
-    with ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=_READ_ONLY) as manager:
+    with ocp.CheckpointManager(
+        (workdir / "checkpoints").absolute(), options=_ONLY_READING
+    ) as manager:
         targets = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
         return dict(manager.restore(step, args=ocp.args.Composite(**targets)).items())
 
 
-_READ_ONLY = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
+_ONLY_READING = ocp.CheckpointManagerOptions(create=False)

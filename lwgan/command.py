@@ -60,14 +60,16 @@ def workdir() -> str:
 
 def _define_config(argv: list[str]) -> None:
     """``--config`` names a file; without it the settings of the run in ``--workdir`` are the start."""
-    run_directory = _value_of("workdir", argv)
-    if _value_of("config", argv) is None and run_directory is not None:
+    file, run_directory = _value_of("config", argv), _value_of("workdir", argv)
+    if file is None and run_directory is not None:
         from lwgan import run
 
         own = run.read(pathlib.Path(run_directory).expanduser()).config
         config_flags.DEFINE_config_dict("config", own, "Settings to change.")
-    else:
+    elif file is None or pathlib.Path(file.partition(":")[0]).is_file():
         config_flags.DEFINE_config_file("config", None, "A file of settings.")
+    else:
+        raise UserError("--config", file, "there is no such file", "try configs/quickstart.py")
 
 
 def _value_of(name: str, argv: list[str]) -> str | None:
@@ -83,12 +85,21 @@ def _parse(argv: list[str]) -> None:
     try:
         rest = flags.FLAGS(argv)[1:]
     except Exception as error:  # absl and ml_collections raise many kinds
-        # The last line says what is wrong; what comes before is a traceback of the config file.
-        reason = [line for line in str(error).strip().splitlines() if line][-1]
-        raise UserError(
-            "flags", " ".join(argv[1:]), reason.rstrip("."), "see --help and configs/default.py"
-        ) from None
+        # The last line says what is wrong; before it may come the traceback of a config file.
+        reason = str(error).replace("\\n", "\n").strip().splitlines()[-1]
+        name, value = _blamed(argv, reason)
+        see = "see --help and configs/default.py"
+        raise UserError(name, value, reason.strip("'. "), see) from None
     if rest:
         raise UserError(
             "argument", rest[0], "is not a flag", "settings are --config.group.name=value"
         )
+
+
+def _blamed(argv: list[str], reason: str) -> tuple[str, str]:
+    """The flag and value that an error speaks of."""
+    for argument in argv[1:]:
+        name, _, value = argument.lstrip("-").partition("=")
+        if name.split(".")[-1] in reason:
+            return f"--{name}", value
+    return "flags", " ".join(argv[1:])

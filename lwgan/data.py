@@ -59,7 +59,10 @@ def open_folder(data: ConfigDict) -> Source:
     Raises:
       UserError: no such folder, or no picture in it.
     """
-    help_ = "name a folder of pictures with --config.data.path=FOLDER"
+    help_ = (
+        "name a folder of pictures with --config.data.path=FOLDER "
+        "(the head of the config file says where to get a known set)"
+    )
     root = pathlib.Path(data.path).expanduser()
     if not data.path or not root.is_dir():
         raise UserError("data.path", data.path, "there is no such folder", help_)

@@ -103,8 +103,8 @@ def plan(
         )
     if fingerprint != run.info.fingerprint and not accept_new_data:
         raise UserError(
-            "data.path",
-            config.data.path,
+            "data",
+            config.data.path or config.data.source,
             f"these are not the pictures that the run in {workdir} has learnt from",
             "name another --workdir, or say --accept_new_data",
         )

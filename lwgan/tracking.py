@@ -52,9 +52,11 @@ class QuietWriter(metric_writers.MetricWriter):
 
 
 class LogWriter(QuietWriter):
-    """Scalars as one line of the log."""
+    """Scalars as one line of the log, but for those that the line of progress tells."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        if scalars.keys() <= {"steps_per_sec", "uptime"}:
+            return
         values = "  ".join(f"{name} {float(value):.4g}" for name, value in sorted(scalars.items()))
         logging.info("step %d  %s", step, values)
 
