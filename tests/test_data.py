@@ -89,12 +89,15 @@ def test_fingerprint_is_of_the_pictures_not_of_their_place(folder, tmp_path):
         lambda root: noise(9).save(root / "2.png"),
         lambda root: noise(9).save(root / "9.png"),
         lambda root: (root / "2.png").unlink(),
-        lambda root: (root / "2.png").rename(root / "7.png"),
-        lambda root: (root / "0.png").write_bytes((root / "0.png").read_bytes() + b"\0"),
+        lambda root: (root / "large.png").rename(root / "larger.png"),
+        lambda root: (root / "large.png").write_bytes(b"\1" + bytes(9999)),
+        lambda root: (root / "large.png").write_bytes(bytes(9999) + b"\1"),
+        lambda root: (root / "large.png").write_bytes(bytes(10_001)),
     ],
-    ids=["changed", "added", "removed", "renamed", "longer"],
+    ids=["changed", "added", "removed", "renamed", "head", "tail", "longer"],
 )
 def test_fingerprint_tells_other_pictures(folder, change):
+    (folder / "large.png").write_bytes(bytes(10_000))
     before = data.open_folder(settings(path=str(folder))).fingerprint
     change(folder)
     assert data.open_folder(settings(path=str(folder))).fingerprint != before
@@ -310,6 +313,15 @@ def test_layout_gives_an_example_the_same_index_on_any_number_of_devices(devices
     assert positions.shape == (devices, 2, 3, m)
     for d, r, a, i in np.ndindex(positions.shape):
         assert positions[d, r, a, i] == step * 48 + r * 24 + (a * devices + d) * m + i
+
+
+def test_a_picture_is_cropped_anew_at_each_position(folder):
+    config = settings(path=str(folder), crop_prob=1.0)
+    pictures = data.load(data.open_source(config), config)
+    crops = pictures.take(np.array([3, 3]), 0, np.array([3, 8]))
+    assert (crops[0] != crops[1]).any()
+    np.testing.assert_array_equal(pictures.take(np.array([3]), 0, np.array([8])), crops[1:])
+    assert (pictures.take(np.array([3]), 1, np.array([8])) != crops[1:]).any()
 
 
 @pytest.mark.parametrize("crop_prob", [0.0, 0.5])
