@@ -60,7 +60,7 @@ def train(
             make_update(gan, recipe(config, len(pictures.source.names))),
             data.batches(
                 pictures,
-                _layout(config),
+                layout(config),
                 seed=config.train.seed,
                 start_step=first,
                 num_threads=config.data.num_threads,
@@ -99,7 +99,8 @@ def _open(
     return this_run, pictures, first
 
 
-def _layout(config: ConfigDict) -> data.Layout:
+def layout(config: ConfigDict) -> data.Layout:
+    """How the pictures of a step are divided over batches, micro-batches and devices."""
     return data.Layout(
         1 + LOSSES[config.loss.kind].generator_needs_reals,
         config.train.batch_size,

@@ -14,12 +14,7 @@ from lwgan.state import AXIS, on_devices
 from lwgan.step import make_update, ramp_decay, reference_decay, update
 from tests import tiny
 
-EVERYTHING = {
-    "model__attn_resolutions": (8, 16),
-    "model__side_attention": True,
-    "model__antialias": True,
-    "train__grad_accum": 2,
-}
+EVERYTHING = {"model__attn_resolutions": (16,), "train__grad_accum": 2}
 
 
 def paths(tree):
@@ -52,7 +47,10 @@ def without_effect(name):
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param({"size": 32, **EVERYTHING}, id="attention"),
+        pytest.param(
+            {"size": 32, "model__attn_resolutions": (8,), "model__side_attention": True},
+            id="attention",
+        ),
         pytest.param({"size": 128, "model__disc_output_size": 5}, id="excitation"),
         pytest.param(
             {"size": 512, "model__freq_chan_attn": True, "model__fmap_max": 16},
@@ -75,11 +73,14 @@ def test_every_parameter_gets_a_gradient_but_those_without_effect(options):
         assert untouched == set(filter(without_effect, old))
 
 
-@pytest.mark.parametrize("loss", ["hinge", "dual_contrastive"])
-def test_one_and_four_devices_agree(loss):
-    gan = tiny.gan(**EVERYTHING)
+@pytest.mark.parametrize(
+    ("loss", "options"), [("hinge", EVERYTHING), ("dual_contrastive", {"model__antialias": True})]
+)
+def test_one_and_four_devices_agree(loss, options):
+    gan = tiny.gan(**options)
     recipe = dataclasses.replace(tiny.RECIPE, loss=loss)
-    layout = {"accum": 2, "batches": 2 if loss == "dual_contrastive" else 1}
+    accum = options.get("train__grad_accum", 1)
+    layout = {"accum": accum, "batches": 2 if loss == "dual_contrastive" else 1}
     one, one_metrics = run(gan, recipe, 1, 10, **layout)
     four, four_metrics = run(gan, recipe, 4, 10, **layout)
     for here, there in zip(one_metrics, four_metrics, strict=True):
