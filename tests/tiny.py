@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from configs import default
@@ -57,9 +58,11 @@ def gan(learning_rate: float | None = None, **overrides: object) -> Gan:
     return dataclasses.replace(built, g_tx=sgd, d_tx=sgd)
 
 
-def init(networks: Gan) -> TrainState:
-    """The first state as NumPy arrays, so that any number of devices may take it."""
-    return jax.device_get(jax.jit(lambda: state.init_state(networks, 0))())
+def init(networks: Gan, devices: int = 1) -> TrainState:
+    """The first state on so many devices, laid out as the step returns it (else it compiles twice)."""
+    first = jax.device_get(jax.jit(lambda: state.init_state(networks, 0))())
+    mesh = Mesh(np.array(jax.devices()[:devices]), (state.AXIS,))
+    return jax.device_put(first, NamedSharding(mesh, PartitionSpec()))
 
 
 def images(devices: int, accum: int = 1, *, whole: int = 8, size: int = 32, batches: int = 1):
