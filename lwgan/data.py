@@ -57,7 +57,7 @@ def open_folder(data: ConfigDict) -> Source:
     """Every picture below ``data.path``, by relative path; hidden files and folders are left out.
 
     Raises:
-      UserError: no such folder, or no picture in it.
+      UserError: no such folder, no picture in it, or one that cannot be read.
     """
     help_ = (
         "name a folder of pictures with --config.data.path=FOLDER "
@@ -78,11 +78,19 @@ def open_folder(data: ConfigDict) -> Source:
 
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(f"{pathlib.PurePath(path).as_posix()}\0".encode())
-        digest.update(_ends_of_file(root / path))
+        digest.update(os.fsencode(f"{pathlib.PurePath(path).as_posix()}\0"))
+        try:
+            digest.update(_ends_of_file(root / path))
+        except OSError as error:
+            raise UserError(
+                "data.path", path, f"this picture cannot be read ({error.strerror})",
+                "mend it, or take it out of the folder",
+            ) from None  # fmt: skip
 
     def read(index: int) -> Image.Image:
-        return Image.open(root / paths[index])
+        with Image.open(root / paths[index]) as image:
+            image.load()
+            return image
 
     return Source(paths, digest.hexdigest(), read)
 
@@ -135,7 +143,8 @@ def open_openmoji(data: ConfigDict) -> Source:
     )
     from fontTools.ttLib import TTFont
 
-    drawn = TTFont(font_path, lazy=True).getBestCmap()
+    with TTFont(font_path, lazy=True) as font_tables:
+        drawn = font_tables.getBestCmap()
     ranges = OPENMOJI_SUBSETS[data.subset]
     points = [p for first, last in ranges for p in range(first, last + 1) if p in drawn]
     side = 4 * data.image_size  # reduced later: the font itself is drawn without smooth edges

@@ -46,7 +46,7 @@ class Run:
 
 def exists(workdir: pathlib.Path) -> bool:
     """Whether the directory holds a run."""
-    return (workdir / "config.json").is_file()
+    return all((workdir / name).is_file() for name in ("run.json", "config.json"))
 
 
 def read(workdir: pathlib.Path) -> Run:
@@ -62,15 +62,15 @@ def read(workdir: pathlib.Path) -> Run:
             "there is no run in this directory",
             "name a directory that python main.py has trained in",
         )
-    info = RunInfo(**json.loads((workdir / "run.json").read_text()))
-    if info.format > FORMAT:
+    info = json.loads((workdir / "run.json").read_text())
+    if info["format"] > FORMAT:
         raise UserError(
             "--workdir",
             str(workdir),
-            f"this run has format {info.format}, this lwgan reads up to {FORMAT}",
+            f"this run has format {info['format']}, this lwgan reads up to {FORMAT}",
             "install a newer lwgan",
         )
-    return Run(workdir, settings.read(workdir / "config.json"), info)
+    return Run(workdir, settings.read(workdir / "config.json"), RunInfo(**info))
 
 
 def plan(

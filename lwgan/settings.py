@@ -27,14 +27,23 @@ class Rule(NamedTuple):
     allowed: str
     fixed: bool = False  # cannot change within a run
 
+    def allows(self, value: Any) -> bool:
+        """Whether the value holds; a value of another kind, as in a file edited by hand, does not."""
+        try:
+            return bool(self.holds(value))
+        except TypeError:
+            return False
+
 
 def _one_of(names: Collection[str], fixed: bool = False) -> Rule:
     return Rule(lambda value: value in names, "may be " + ", ".join(sorted(names)), fixed)
 
 
 def _number(low: float, high: float = math.inf, fixed: bool = False) -> Rule:
-    allowed = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-    return Rule(lambda value: low <= value <= high, f"must be {allowed}", fixed)
+    allowed = f"a number from {low:g}" + ("" if high == math.inf else f" to {high:g}")
+    return Rule(
+        lambda value: low <= value <= high and value < math.inf, f"must be {allowed}", fixed
+    )
 
 
 def _power_of_two(low: int, high: int) -> Rule:
@@ -55,7 +64,7 @@ def _yes_or_no(fixed: bool = False) -> Rule:
 
 
 _ANY_TEXT = Rule(lambda value: isinstance(value, str), "must be text")
-_POSITIVE = Rule(lambda value: 0 < value < math.inf, "must be above 0")
+_POSITIVE = Rule(lambda value: 0 < value < math.inf, "must be a number above 0")
 _DECAY = Rule(lambda value: 0 <= value < 1, "must be at least 0 and below 1")
 
 RULES = {
@@ -66,12 +75,12 @@ RULES = {
     "data.mode": _one_of(CHANNELS, fixed=True),
     "data.crop_prob": _number(0, 1),
     "data.cache": _one_of(("auto", "memory", "none")),
-    "data.num_threads": Rule(lambda value: value != 0, "must be at least 1, or negative"),
+    "data.num_threads": Rule(lambda v: v < 0 or v >= 1, "must be at least 1, or negative"),
     "model.latent_dim": _number(1, fixed=True),
     "model.fmap_max": _number(1, fixed=True),
     "model.fmap_inverse_coef": _number(1, 30, fixed=True),
     "model.disc_fmap_inverse_coef": _number(-1, 30, fixed=True),
-    "model.min_channels": Rule(lambda value: value != 0, "must be at least 1, or negative", True),
+    "model.min_channels": Rule(lambda v: v < 0 or v >= 1, "must be at least 1, or negative", True),
     "model.attn_resolutions": _tuple_of(int, "must be sizes in pixels such as (32,64), or ()", True),
     "model.attn_heads": _number(1, fixed=True),
     "model.attn_head_dim": _number(1, fixed=True),
@@ -108,7 +117,7 @@ RULES = {
     "checkpoint.keep_every": _number(0),
     "sample.every": _number(0),
     "sample.grid": Rule(
-        lambda v: isinstance(v, tuple) and len(v) == 2 and min(v) >= 1, "must be (rows, columns)"
+        lambda v: [type(n) for n in v] == [int, int] and min(v) >= 1, "must be (rows, columns)"
     ),
     "track.aim": _yes_or_no(),
     "track.repo": _ANY_TEXT,
@@ -145,12 +154,12 @@ def check(config: ConfigDict) -> None:
                 name,
                 settings[name],
                 "there is no such setting",
-                f"did you mean {near[0]}?" if near else "see configs/default.py",
+                f"perhaps you mean {near[0]}" if near else "see configs/default.py",
             )
     for name, rule in RULES.items():
         if name not in settings:
             raise UserError(name, None, "this setting is missing", "start from configs/default.py")
-        if not rule.holds(settings[name]):
+        if not rule.allows(settings[name]):
             raise UserError(name, settings[name], rule.allowed, f"set it with --config.{name}=…")
     _check_together(config)
 
@@ -167,17 +176,28 @@ def _check_together(config: ConfigDict) -> None:
                 f"neither network has this size in pictures of {size} px",
                 f"choose from {', '.join(map(str, sizes))}",
             )
+    d_name = "disc_fmap_inverse_coef" if model.disc_fmap_inverse_coef >= 0 else "fmap_inverse_coef"
     for name, coef, widest in (
         ("model.fmap_inverse_coef", model.fmap_inverse_coef, min(size, 256) // 2),
-        ("model.disc_fmap_inverse_coef", model.disc_fmap_inverse_coef, min(size // 2, 256)),
+        (f"model.{d_name}", model[d_name], min(size // 2, 256)),
     ):
-        if coef >= 0 and 2**coef < widest:
+        if 2**coef < widest:
             raise UserError(
                 name,
                 coef,
                 f"leaves no channel at {widest} px",
                 f"use {widest.bit_length() - 1} or more",
             )
+    # Each doubling but the last halves the channels of a decoder; the quadrant's begins at 16 px.
+    channels = min(2 ** model[d_name] // (16 if size >= 512 else 8), model.fmap_max)
+    if model.recon_size > 16 * channels:
+        raise UserError(
+            "model.recon_size",
+            model.recon_size,
+            f"a decoder that begins with {channels} channels ends before this size",
+            f"use {2 ** (channels.bit_length() + 3)} or less, or more channels "
+            f"(model.fmap_max, model.{d_name})",
+        )
     if LOSSES[config.loss.kind].compares_pictures and model.disc_output_size != 1:
         raise UserError(
             "model.disc_output_size",
