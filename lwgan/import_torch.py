@@ -90,7 +90,9 @@ def infer_settings(tensors: Tensors) -> dict[str, dict[str, Any]]:
         size: f"D.residual_layers.{i}.1.fn.to_q.weight"
         for i, size in enumerate(_residual_sizes(image_size))
     }
-    attended = {size for sizes in (g_sizes, d_sizes) for size, name in sizes.items() if name in tensors}
+    attended = {
+        size for sizes in (g_sizes, d_sizes) for size, name in sizes.items() if name in tensors
+    }
     data = {"image_size": image_size, "mode": MODES[channels]}
     model = {
         **FIXED_SETTINGS,
