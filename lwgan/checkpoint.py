@@ -95,7 +95,11 @@ def choose(workdir: pathlib.Path, step: int | None) -> int:
 
 
 def restore(workdir: pathlib.Path, step: int, like: TrainState) -> TrainState:
-    """The whole state of a step as NumPy arrays; ``like`` gives its shapes (``jax.eval_shape``)."""
+    """The whole state of a step as NumPy arrays; ``like`` gives its shapes (``jax.eval_shape``).
+
+    Raises:
+      ValueError: the checkpoint is of other networks.
+    """
     items = _restore(workdir, step, sampler=_sampler(like), training=_training(like))
     return type(like)(**items["sampler"], **items["training"])
 
@@ -116,7 +120,17 @@ def _restore(workdir: pathlib.Path, step: int, **items: Params) -> dict[str, Par
         (workdir / "checkpoints").absolute(), options=_ONLY_READING
     ) as manager:
         targets = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
-        return dict(manager.restore(step, args=ocp.args.Composite(**targets)).items())
+        restored = dict(manager.restore(step, args=ocp.args.Composite(**targets)).items())
+    # Orbax gives NumPy arrays the shape that they were saved with, whatever is asked for.
+    found, _ = jax.tree_util.tree_flatten_with_path(restored)
+    for (path, leaf), wanted in zip(found, jax.tree.leaves(items), strict=True):
+        if leaf.shape != wanted.shape:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(
+                f"checkpoint {step} is of other networks than the settings: "
+                f"{name} is {leaf.shape} there, and {wanted.shape} by the settings"
+            )
+    return restored
 
 
 _ONLY_READING = ocp.CheckpointManagerOptions(create=False)
