@@ -146,7 +146,8 @@ def test_the_commands_train_continue_and_sample(tmp_path):
     for name in ("config.json", "run.json", "log.txt", "metrics.jsonl", "checkpoints/4/sampler"):
         assert (workdir / name).exists(), name
     for name in ("00000002.png", "00000004.png", "00000004-raw.png", "00000004-interp.png"):
-        assert Image.open(workdir / "samples" / name).size == (3 * 34 + 2, 2 * 34 + 2)
+        with Image.open(workdir / "samples" / name) as grid:
+            assert grid.size == (3 * 34 + 2, 2 * 34 + 2)
     aim_run = json.loads((workdir / "run.json").read_text())["aim_run"]
     assert (tmp_path / "runs" / ".aim").is_dir() or aim_run is None
 
