@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from lwgan.import_torch import MODES, Imported, convert
 from lwgan.models.discriminator import Discriminator
 from lwgan.models.generator import Generator
+from lwgan.torch_weights import MODES, Imported, convert
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("kornia")

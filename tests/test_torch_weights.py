@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from lwgan.import_torch import FIXED_SETTINGS, convert
+from lwgan.torch_weights import FIXED_SETTINGS, convert
 
 DATA = pathlib.Path(__file__).parent / "data"
 
