@@ -1,8 +1,10 @@
 """What all commands share: flags, one line for a user's error, exit codes."""
 
+import contextlib
 import pathlib
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -65,7 +67,8 @@ def _define_config(argv: list[str]) -> None:
         from lwgan import run
 
         own = run.read(pathlib.Path(run_directory).expanduser()).config
-        config_flags.DEFINE_config_dict("config", own, "Settings to change.")
+        with _flag_errors(argv):  # it reads the overrides at once
+            config_flags.DEFINE_config_dict("config", own, "Settings to change.")
     elif file is None or pathlib.Path(file.partition(":")[0]).is_file():
         config_flags.DEFINE_config_file("config", None, "A file of settings.")
     else:
@@ -81,25 +84,40 @@ def _value_of(name: str, argv: list[str]) -> str | None:
 
 
 def _parse(argv: list[str]) -> None:
-    """Reads the flags; whatever is wrong with them is the user's to mend."""
-    try:
+    """Reads the flags."""
+    with _flag_errors(argv):
         rest = flags.FLAGS(argv)[1:]
-    except Exception as error:  # absl and ml_collections raise many kinds
-        # The last line says what is wrong; before it may come the traceback of a config file.
-        reason = str(error).replace("\\n", "\n").strip().splitlines()[-1]
-        name, value = _blamed(argv, reason)
-        see = "see --help and configs/default.py"
-        raise UserError(name, value, reason.strip("'. "), see) from None
     if rest:
         raise UserError(
             "argument", rest[0], "is not a flag", "settings are --config.group.name=value"
         )
 
 
-def _blamed(argv: list[str], reason: str) -> tuple[str, str]:
-    """The flag and value that an error speaks of."""
+@contextlib.contextmanager
+def _flag_errors(argv: list[str]) -> Iterator[None]:
+    """Whatever is wrong with the flags is the user's to mend."""
+    try:
+        yield
+    except Exception as error:  # absl and ml_collections raise many kinds
+        what, value, reason = _blamed(argv, str(error))
+        raise UserError(what, value, reason, "see --help and configs/default.py") from None
+
+
+def _blamed(argv: list[str], message: str) -> tuple[str, str | None, str]:
+    """The flag and value that an error speaks of, and what is wrong with them."""
+    # The last line says it; before it may come the traceback of a config file.
+    lines = message.replace("\\n", "\n").strip(" '\".\n").splitlines()
+    reason = lines[-1] if lines else "cannot be read"
+    if len(lines) == 1 and reason.isidentifier():  # a KeyError
+        reason = f"there is no setting '{reason}'"
+    reason += "'" * (reason.count("'") % 2)
+    named = re.match(r"flag (--[\w.]+)=(.*?): (.+)", reason)
+    if named:
+        return named[1], named[2], named[3]
+    # Of several names the last is the user's: Did you mean "train" instead of "trian"?
+    names = re.findall(r"(?:['\"]|--)([\w.]+)", reason)
     for argument in argv[1:]:
         name, _, value = argument.lstrip("-").partition("=")
-        if name.split(".")[-1] in reason:
-            return f"--{name}", value
-    return "flags", " ".join(argv[1:])
+        if names and names[-1] in (name, *name.split(".")):
+            return f"--{name}", value, reason
+    return "--config", _value_of("config", argv), reason  # an error in the file

@@ -113,8 +113,17 @@ def plan(
 
 
 def open_for_training(run: Run, config: ConfigDict, fingerprint: str, step: int) -> None:
-    """Makes the directory, and records versions and what has changed since the last start."""
-    run.workdir.mkdir(parents=True, exist_ok=True)
+    """Makes the directory, and records versions and what has changed since the last start.
+
+    Raises:
+      UserError: the directory cannot be made.
+    """
+    try:
+        run.workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            "--workdir", str(run.workdir), f"cannot be made ({error.strerror})", "name another"
+        ) from None
     for name, (old, new) in settings.changes(run.config, config).items():
         run.info.changes.append({"step": step, "setting": name, "from": old, "to": new})
     if fingerprint != run.info.fingerprint:

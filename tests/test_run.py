@@ -129,6 +129,12 @@ def test_file_is_no_run_directory(tmp_path):
         run.plan(default.get_config(), tmp_path / "file", "abc", accept_new_data=False)
 
 
+def test_directory_that_cannot_be_made_is_the_users_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"^--workdir = .*file/run': cannot be made"):
+        start(tmp_path / "file" / "run")
+
+
 @pytest.mark.parametrize("content", [[], ["run.json"]])
 def test_empty_or_barely_begun_directory_takes_a_new_run(tmp_path, content):
     for name in content:
