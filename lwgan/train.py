@@ -53,8 +53,7 @@ def train(
             contextlib.closing(tracking.create_writer(this_run, config.track, first))
         )
         saver = stack.enter_context(checkpoint.Saver(path, config.checkpoint))
-        if first == 0:
-            _describe(writer, config, current)
+        _describe(writer, config, current, first)
         current = loop(
             current,
             make_update(gan, recipe(config, len(pictures.source.names))),
@@ -261,13 +260,15 @@ def _first_state(gan: Gan, config: ConfigDict, path: pathlib.Path, step: int) ->
     return state.on_devices(checkpoint.restore(path, step, like))
 
 
-def _describe(writer: metric_writers.MetricWriter, config: ConfigDict, current: TrainState) -> None:
+def _describe(
+    writer: metric_writers.MetricWriter, config: ConfigDict, current: TrainState, step: int
+) -> None:
     """Settings to the trackers, and both networks' parameters to the log."""
     writer.write_hparams(config.to_dict())
     for name, params in (("generator", current.g_params), ("discriminator", current.d_params)):
         table = parameter_overview.get_parameter_overview(params, include_stats=False)
         logging.info("The %s:\n%s", name, table)
-        writer.write_texts(0, {name: table})
+        writer.write_texts(step, {name: table})
 
 
 class _Signals:

@@ -143,6 +143,23 @@ def test_the_body_runs_under_shard_map_too():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), new_state, same_state)
 
 
+def test_bfloat16_comes_near_to_float32():
+    networks, state = small()
+    narrow = tiny.gan(learning_rate=0.1, train__precision="bfloat16")
+    recipe = dataclasses.replace(tiny.RECIPE, gp_weight=0.0)
+    _, wide_terms = make_update(networks, recipe)(1, state, tiny.images(1))
+    recipe = dataclasses.replace(recipe, precision="bfloat16")
+    after, terms = jax.device_get(make_update(narrow, recipe)(1, state, tiny.images(1)))
+    for name, term in wide_terms.items():
+        assert terms[name] == pytest.approx(float(term), rel=0.05, abs=0.05), name
+        assert terms[name] != float(term), name
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
+    assert {leaf.dtype for leaf in jax.tree.leaves(after)} == {
+        np.dtype("float32"),
+        np.dtype("int32"),
+    }
+
+
 def test_two_programs_are_traced_once_each(monkeypatch):
     gan, state = small()
     traces = []
