@@ -78,6 +78,8 @@ def build(
         )
     for network in (gan.G, gan.GE, gan.D):
         _shake(network)
+    for network in (gan.G, gan.GE):
+        _enlarge_values(network)
     imported = convert(numpy_tensors(gan))
     return Pair(gan, imported, *lwgan_networks(imported.settings))
 
@@ -94,6 +96,14 @@ def _shake(network: Any) -> None:
                 tensor *= 0.8 + 0.2 * torch.randn_like(tensor)
             elif name.endswith(("weight", "bias", ".g", ".b")):
                 tensor += 0.2 * torch.randn_like(tensor)
+
+
+def _enlarge_values(network: Any) -> None:
+    """Of linear attention: averages over all pixels, they would lie where GELU is nearly straight."""
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if name.endswith("to_lin_kv.net.1.weight"):
+                tensor[len(tensor) // 2 :] *= 20
 
 
 def numpy_tensors(module: Any) -> dict[str, np.ndarray]:
