@@ -11,7 +11,7 @@ cache = pathlib.Path(__file__).parents[1] / ".pytest_cache" / f"jax{worker}"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1"
 
-import jax
+import jax  # noqa: E402, it reads the environment
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
