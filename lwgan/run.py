@@ -21,7 +21,7 @@ FORMAT = 1  # of run directories; a new meaning of an old setting needs a new nu
 class RunInfo:
     """What ``run.json`` says."""
 
-    fingerprint: str  # of the data set
+    fingerprint: str  # of the data set; empty: not known, as in an imported run
     format: int = FORMAT
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     aim_run: str | None = None  # hash of the run in Aim
@@ -101,7 +101,8 @@ def plan(
             f"the run in {workdir} has {old!r}",
             "keep that, name another --workdir, or start over with --fresh",
         )
-    if fingerprint != run.info.fingerprint and not accept_new_data:
+    learnt_from = run.info.fingerprint
+    if learnt_from and fingerprint != learnt_from and not accept_new_data:
         raise UserError(
             "data",
             config.data.path or config.data.source,

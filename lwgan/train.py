@@ -53,14 +53,13 @@ def train(
             contextlib.closing(tracking.create_writer(this_run, config.track, first))
         )
         saver = stack.enter_context(checkpoint.Saver(path, config.checkpoint))
-        if first == 0:
-            _describe(writer, config, current)
+        _describe(writer, config, current, first)
         current = loop(
             current,
             make_update(gan, recipe(config, len(pictures.source.names))),
             data.batches(
                 pictures,
-                _layout(config),
+                layout(config),
                 seed=config.train.seed,
                 start_step=first,
                 num_threads=config.data.num_threads,
@@ -99,7 +98,8 @@ def _open(
     return this_run, pictures, first
 
 
-def _layout(config: ConfigDict) -> data.Layout:
+def layout(config: ConfigDict) -> data.Layout:
+    """How the pictures of a step are divided over batches, micro-batches and devices."""
     return data.Layout(
         1 + LOSSES[config.loss.kind].generator_needs_reals,
         config.train.batch_size,
@@ -260,13 +260,15 @@ def _first_state(gan: Gan, config: ConfigDict, path: pathlib.Path, step: int) ->
     return state.on_devices(checkpoint.restore(path, step, like))
 
 
-def _describe(writer: metric_writers.MetricWriter, config: ConfigDict, current: TrainState) -> None:
+def _describe(
+    writer: metric_writers.MetricWriter, config: ConfigDict, current: TrainState, step: int
+) -> None:
     """Settings to the trackers, and both networks' parameters to the log."""
     writer.write_hparams(config.to_dict())
     for name, params in (("generator", current.g_params), ("discriminator", current.d_params)):
         table = parameter_overview.get_parameter_overview(params, include_stats=False)
         logging.info("The %s:\n%s", name, table)
-        writer.write_texts(0, {name: table})
+        writer.write_texts(step, {name: table})
 
 
 class _Signals:

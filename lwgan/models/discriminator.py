@@ -60,12 +60,13 @@ class Discriminator(nn.Module):
         painted_quadrant = None
         if images.shape[1] >= 512:
             painted_quadrant = decode("quadrant_decoder")(take_quadrant(features[16], quadrant))
-        return DiscriminatorOutput(
-            self._logits(features[8]).astype(jnp.float32),
-            self._side_logits(images.astype(self.dtype)).astype(jnp.float32),
-            painted.astype(jnp.float32),
-            painted_quadrant if painted_quadrant is None else painted_quadrant.astype(jnp.float32),
+        output = DiscriminatorOutput(
+            self._logits(features[8]),
+            self._side_logits(images.astype(self.dtype)),
+            painted,
+            painted_quadrant,
         )
+        return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), output)
 
     def _features(self, size: int) -> int:
         return min(2**self.fmap_inverse_coef // size, self.fmap_max)

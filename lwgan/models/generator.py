@@ -1,5 +1,6 @@
 """The generator of lightweight-gan 1.2.1."""
 
+import itertools
 import math
 
 import flax.linen as nn
@@ -29,14 +30,12 @@ def noise_sizes(image_size: int) -> tuple[int, ...]:
 
 def draw_noise(keys: jax.Array, image_size: int) -> tuple[jax.Array, ...]:
     """One picture's noise per key: (B,) keys -> a (B, S, S, 1) standard normal for each size S."""
-
-    def draw(size: int) -> jax.Array:
-        def one(key: jax.Array) -> jax.Array:
-            return jax.random.normal(jax.random.fold_in(key, size), (size, size, 1))
-
-        return jax.vmap(one)(keys)
-
-    return tuple(draw(size) for size in noise_sizes(image_size))
+    sizes = noise_sizes(image_size)
+    ends = list(itertools.accumulate(size**2 for size in sizes))
+    # One draw for all sizes: each more would take a second to compile.
+    flat = jax.vmap(lambda key: jax.random.normal(key, (ends[-1],)))(keys)
+    parts = jnp.split(flat, ends[:-1], axis=1)
+    return tuple(part.reshape(-1, size, size, 1) for part, size in zip(parts, sizes, strict=True))
 
 
 class Generator(nn.Module):

@@ -1,0 +1,206 @@
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from lwgan import checkpoint, data, run, sampling, state
+from lwgan import train as train_module
+from lwgan.errors import Interrupted
+from lwgan.train import loop, train
+from tests import tiny
+from tests.distance import sliced_wasserstein
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+class Counter:
+    """A state with nothing but a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+
+def count_up(number, state, batch):
+    assert number == state.step + 1
+    return Counter(number), {"loss": number, **({"penalty": number} if number % 4 == 1 else {})}
+
+
+def test_the_loop_shows_every_step_to_every_action():
+    seen = []
+    last = loop(
+        Counter(3), count_up, iter(range(100)), 7,
+        [lambda step, state, metrics: seen.append((step, state.step, metrics))], lambda: False,
+    )  # fmt: skip
+    assert last.step == 7
+    assert [step for step, *_ in seen] == [4, 5, 6, 7]
+    assert all(step == at for step, at, _ in seen)
+    assert seen[3][2] == {"loss": 7, "penalty": 5}
+
+
+def test_the_loop_ends_after_the_step_in_which_it_is_asked_to():
+    assert loop(Counter(0), count_up, iter(range(9)), 9, [], iter([False, True]).__next__).step == 2
+
+
+def test_the_loop_does_nothing_when_all_steps_are_finished():
+    assert loop(Counter(7), None, iter(()), 7, [], lambda: False).step == 7
+
+
+def series(workdir):
+    """The logged scalars that the clock does not decide."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if not {"steps_per_sec", "uptime"} & line.keys()]
+
+
+def test_twenty_and_twenty_steps_are_forty(tmp_path):
+    plan = {"train__log_every": 5, "sample__every": 0, "checkpoint__every": 20}
+    whole = train(tiny.config(train__num_steps=40, **plan), tmp_path / "whole")
+    train(tiny.config(train__num_steps=20, **plan), tmp_path / "parts")
+    parts = train(tiny.config(train__num_steps=40, **plan), tmp_path / "parts")
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(parts))
+    saved = checkpoint.restore(tmp_path / "parts", 40, jax.eval_shape(lambda: parts))
+    jax.tree.map(np.testing.assert_array_equal, saved, jax.device_get(parts))
+    assert series(tmp_path / "whole") == series(tmp_path / "parts")
+    assert [line["step"] for line in series(tmp_path / "parts")] == list(range(5, 41, 5))
+    changes = json.loads((tmp_path / "parts" / "run.json").read_text())["changes"]
+    assert changes == [{"step": 20, "setting": "train.num_steps", "from": 20, "to": 40}]
+
+
+def test_a_signal_saves_and_the_same_command_continues(tmp_path, monkeypatch):
+    config = tiny.config(train__num_steps=6, sample__every=0, train__log_every=1)
+    update = train_module.make_update
+
+    def interrupted_at_3(gan, recipe):
+        advance = update(gan, recipe)
+
+        def run(step, *args):
+            if step == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return advance(step, *args)
+
+        return run
+
+    monkeypatch.setattr(train_module, "make_update", interrupted_at_3)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="step 3"):
+        train(config, tmp_path / "run")
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert checkpoint.steps(tmp_path / "run") == [3]
+    monkeypatch.undo()
+    assert int(train(config, tmp_path / "run").step) == 6
+    assert [line["step"] for line in series(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_fresh_moves_the_old_run_aside(tmp_path):
+    config = tiny.config(train__num_steps=1, sample__every=0)
+    train(config, tmp_path / "run")
+    old = {p.name: p.read_bytes() for p in (tmp_path / "run").glob("*.*") if p.is_file()}
+    train(config, tmp_path / "run", fresh=True)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run.1").glob("*.*") if p.is_file()} == old
+    assert checkpoint.steps(tmp_path / "run.1") == checkpoint.steps(tmp_path / "run") == [1]
+
+
+def test_not_finite_is_never_saved(tmp_path, monkeypatch):
+    update = train_module.make_update
+
+    def broken(gan, recipe):
+        advance = update(gan, recipe)
+        return lambda step, *args: (advance(step, *args)[0], {"d/adversarial": float("nan")})
+
+    monkeypatch.setattr(train_module, "make_update", broken)
+    with pytest.raises(FloatingPointError, match="d/adversarial"):
+        train(tiny.config(sample__every=0), tmp_path / "run")
+    assert checkpoint.steps(tmp_path / "run") == []
+
+
+def command(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600, **options
+    )  # fmt: skip
+
+
+def overrides(config, default):
+    """What to say on the command line to get these settings."""
+    for group, values in config.items():
+        for name, value in values.items():
+            if value != default[group][name]:
+                yield f"--config.{group}.{name}={value}"
+
+
+def test_the_commands_train_continue_and_sample(tmp_path):
+    from configs import default
+
+    config = tiny.config(sample__every=2, train__log_every=1, track__aim=True)
+    arguments = list(overrides(config, default.get_config()))
+    workdir = tmp_path / "runs" / "tiny"
+    first = command("main.py", "--config=configs/default.py", f"--workdir={workdir}", *arguments)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.splitlines()[0] == f"Starting the run in {workdir} at step 0"
+    assert "ETA" in first.stderr and "100.0% (4/4)" in first.stderr
+    for name in ("config.json", "run.json", "log.txt", "metrics.jsonl", "checkpoints/4/sampler"):
+        assert (workdir / name).exists(), name
+    for name in ("00000002.png", "00000004.png", "00000004-raw.png", "00000004-interp.png"):
+        with Image.open(workdir / "samples" / name) as grid:
+            assert grid.size == (3 * 34 + 2, 2 * 34 + 2)
+    aim_run = json.loads((workdir / "run.json").read_text())["aim_run"]
+    assert (tmp_path / "runs" / ".aim").is_dir() or aim_run is None
+
+    again = command("main.py", f"--workdir={workdir}", "--config.train.num_steps=6")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[0] == f"Continuing the run in {workdir} at step 4"
+    assert json.loads((workdir / "run.json").read_text())["aim_run"] == aim_run
+
+    def draw(out, *options):
+        done = command("-m", "lwgan.sample", f"--workdir={workdir}", f"--out={out}", *options)
+        assert done.returncode == 0, done.stderr
+        return {path.name: path.read_bytes() for path in out.iterdir()}
+
+    options = ("--num_images=5", "--save_npy", "--weights=raw")
+    pictures = draw(tmp_path / "a" / "b", *options)
+    assert pictures.keys() == {*(f"{i:05d}.png" for i in range(5)), "grid.png", "samples.npy"}
+    assert draw(tmp_path / "c", *options) == pictures
+    assert draw(tmp_path / "d", *options, "--seed=1")["00000.png"] != pictures["00000.png"]
+    draw(tmp_path / "e", *options, "--batch_size=1")
+    draw(tmp_path / "f", *options, "--batch_size=8")
+    one, eight = (np.load(tmp_path / name / "samples.npy") for name in "ef")
+    assert one.shape == (5, 32, 32, 3) and one.dtype == np.float32
+    np.testing.assert_allclose(one, eight, atol=1e-5)
+
+    np.save(tmp_path / "z.npy", np.ones((3, 8), np.float32))
+    given = draw(tmp_path / "g", f"--latents={tmp_path / 'z.npy'}", "--step=4")
+    assert given.keys() == {*(f"{i:05d}.png" for i in range(3)), "grid.png"}
+
+
+@pytest.mark.slow
+def test_the_quickstart_learns_faces(tmp_path):
+    """The averaged generator comes twice as near to the pictures as their mean, and an untrained one."""
+    steps = 1000
+    workdir = tmp_path / "quickstart"
+    done = command(
+        "main.py", "--config=configs/quickstart.py", f"--workdir={workdir}",
+        f"--config.train.num_steps={steps}", "--config.sample.every=0",
+        env={**os.environ, "XLA_FLAGS": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert all(None not in line.values() for line in series(workdir))
+    config = run.read(workdir).config
+    real = data.load(data.open_source(config.data), config.data).array / 255
+    gan = state.build(config)
+    untrained = jax.jit(lambda: state.init_state(gan, config.train.seed))()
+
+    def distance(params, stats):
+        sampler = sampling.Sampler(gan.generator, params, stats)
+        drawn = sampler.pictures(sampler.latents(1, 512), 1, 64)
+        return sliced_wasserstein(np.clip(drawn, 0, 1), real)
+
+    like = jax.eval_shape(lambda: untrained)
+    trained = distance(*checkpoint.restore_generator(workdir, steps, like, "ema"))
+    mean = sliced_wasserstein(np.repeat(real.mean(0, keepdims=True), 512, 0), real)
+    assert trained <= mean / 2
+    assert trained <= distance(untrained.ema_params, untrained.ema_stats) / 2

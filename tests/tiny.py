@@ -1,0 +1,73 @@
+"""Small networks and settings for the tests: compiling is what costs."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from configs import default
+from lwgan import state
+from lwgan.state import Gan, TrainState
+from lwgan.step import Recipe
+
+RECIPE = Recipe(
+    seed=0,
+    batch_size=8,
+    precision="float32",
+    loss="hinge",
+    gp_weight=10.0,
+    gp_every=4,
+    aux_weight=1.0,
+    augment_types=("color", "cutout", "translation"),
+    augment_prob=0.5,
+    augment_per_example=True,
+    hflip=True,
+    ema_schedule="ramp",
+    ema_half_life=1000.0,
+    unroll=True,
+)
+
+
+def config(**overrides: object) -> ConfigDict:
+    """Tiny settings; overrides are full names with __ for the dot."""
+    tiny = default.get_config()
+    tiny.data.update(source="openmoji", image_size=32)
+    tiny.model.update(
+        latent_dim=8, fmap_max=8, attn_resolutions=(), attn_heads=2, attn_head_dim=4,
+        side_channels=4, side_attention=False, recon_size=16,
+    )  # fmt: skip
+    tiny.train.update(batch_size=8, grad_accum=1, num_steps=4, log_every=2)
+    tiny.checkpoint.every = 4
+    tiny.sample.update(every=4, grid=(2, 3))
+    tiny.track.aim = False
+    for name, value in overrides.items():
+        group, setting = name.split("__")
+        tiny[group][setting] = value
+    return tiny
+
+
+def gan(learning_rate: float | None = None, **overrides: object) -> Gan:
+    """Tiny networks; with a learning rate plain gradient descent, which keeps gradients visible."""
+    built = state.build(config(**overrides))
+    if learning_rate is None:
+        return built
+    sgd = optax.sgd(learning_rate)
+    return dataclasses.replace(built, g_tx=sgd, d_tx=sgd)
+
+
+def init(networks: Gan, devices: int = 1) -> TrainState:
+    """The first state on so many devices, laid out as the step returns it (else it compiles twice)."""
+    first = jax.device_get(jax.jit(lambda: state.init_state(networks, 0))())
+    mesh = Mesh(np.array(jax.devices()[:devices]), (state.AXIS,))
+    return jax.device_put(first, NamedSharding(mesh, PartitionSpec()))
+
+
+def images(devices: int, accum: int = 1, *, whole: int = 8, size: int = 32, batches: int = 1):
+    """Random pictures of one step, laid out as the step wants them, the same for any layout."""
+    flat = np.random.default_rng(0).integers(
+        0, 256, (batches, accum, devices, whole // accum // devices, size, size, 3), np.uint8
+    )
+    return np.moveaxis(flat, 2, 0)
