@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     data.cache = (
         "auto"  # memory: keep decoded pictures; none: decode at each use; auto: if they fit
     )
-    data.num_threads = -1  # that read pictures; negative: as many as help
+    data.num_threads = -1  # that read pictures; negative: one for each core
 
     config.model = model = ConfigDict()
     model.latent_dim = 256  # size of a latent

@@ -339,9 +339,13 @@ def _parallel_map(
 
     dataset = tf.data.Dataset.range(numbers.start, numbers.stop).map(
         lambda number: tf.numpy_function(call, [number], tf.uint8),
-        num_parallel_calls=num_threads if num_threads > 0 else tf.data.AUTOTUNE,
+        num_parallel_calls=num_threads if num_threads > 0 else os.cpu_count(),
         deterministic=True,
     )
+    # The thread that tunes sleeps for up to a minute, and the end of the iterator waits for it.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = dataset.with_options(options)
     try:
         yield from dataset.prefetch(2).as_numpy_iterator()
     except tf.errors.OpError:
