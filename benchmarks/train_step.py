@@ -1,93 +1,243 @@
-"""Seconds per training step, pictures per second and peak memory, each setting in a process of its own.
+"""Seconds per training step, pictures per second and peak memory; and the same beside lightweight-gan.
 
     python benchmarks/train_step.py                  # the quickstart, and the full width at 64 px
-    python benchmarks/train_step.py --steps=8
+    python benchmarks/train_step.py --compare        # beside lightweight-gan 1.2.1 (needs it and torch)
 
 The gradient penalty comes in one step of ``loss.gp_every``: the figures are means over that cycle, of
-the medians of both kinds of step. Compiling is shown apart.
+the medians of both kinds of step. Each package works in a process of its own; when two are compared they
+take turns, job by job.
 """
 
+import dataclasses
+import importlib.metadata as metadata
 import multiprocessing
+import os
 import pathlib
 import platform
 import resource
 import statistics
 import sys
+import tempfile
 import time
+import types
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 
 from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-_STEPS = flags.DEFINE_integer("steps", 8, "Steps of each kind that are timed.")
+_STEPS = flags.DEFINE_integer("steps", 5, "Times that each kind of job is timed.", lower_bound=1)
+_COMPARE = flags.DEFINE_bool("compare", False, "Compare with lightweight-gan on the same CPU.")
+
+CYCLE = 4  # steps from one penalty to the next
+Jobs = dict[str, Callable[[], None]]
 
 
-def settings() -> dict:
-    """What is measured, by name."""
-    from configs import default, quickstart
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is measured. ``config`` names a file of configs/."""
 
-    full = default.get_config()
-    full.data.image_size = 64
-    full.train.batch_size, full.train.grad_accum = 8, 1
-    return {
-        "quickstart, 64 px, batch 16": quickstart.get_config(),
-        "full width, 64 px, batch 8": full,
-    }
+    name: str
+    config: str
+    image_size: int
+    fmap_max: int
+    batch_size: int
 
 
-def measure(name: str, steps: int) -> None:
-    """Prints one row."""
+ALONE = [
+    Setting("quickstart", "quickstart", 64, 64, 16),
+    Setting("full width", "default", 64, 512, 8),
+]
+COMPARED = [
+    Setting("full width", "reference", 64, 512, 8),
+    Setting("narrow", "reference", 64, 64, 8),
+    Setting("narrow", "reference", 128, 64, 8),
+]
+
+
+def lwgan_jobs(setting: Setting) -> Jobs:
+    """What lwgan does, by name."""
+    import importlib
+
     import jax
     import numpy as np
 
-    from lwgan.state import build, init_state, on_devices
-    from lwgan.step import make_update
+    from lwgan import state, step
+    from lwgan.sampling import Sampler
     from lwgan.train import layout, recipe
 
-    config = settings()[name]
-    gan = build(config)
-    state = on_devices(jax.jit(lambda: init_state(gan, 0))())
-    update = make_update(gan, recipe(config, num_pictures=1000))
-    size = config.data.image_size
-    shape = (*layout(config).positions(0).shape, size, size, 3)
+    config = importlib.import_module(f"configs.{setting.config}").get_config()
+    config.data.image_size, config.model.fmap_max = setting.image_size, setting.fmap_max
+    config.train.batch_size, config.train.grad_accum = setting.batch_size, 1
+    assert config.loss.gp_every == CYCLE
+    gan = state.build(config)
+    current = state.on_devices(jax.jit(lambda: state.init_state(gan, 0))())
+    update = step.make_update(gan, recipe(config, num_pictures=1000))
+    side = setting.image_size
+    shape = (*layout(config).positions(0).shape, side, side, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
-    seconds = {}
-    every = config.loss.gp_every
-    for kind, number in (("penalized", 1), ("plain", 2)):
-        times = []
-        for _ in range(1 + steps):
-            start = time.perf_counter()
-            state, metrics = update(number, state, images)
-            jax.block_until_ready(metrics)
-            times.append(time.perf_counter() - start)
-        seconds[kind], seconds[f"{kind} compiling"] = statistics.median(times[1:]), times[0]
-    mean = (seconds["penalized"] + (every - 1) * seconds["plain"]) / every
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    def train(number: int) -> None:
+        nonlocal current
+        current, metrics = update(number, current, images)
+        jax.block_until_ready((current, metrics))
+
+    def sample(count: int) -> None:
+        sampler = Sampler(gan.generator, current.ema_params, current.ema_stats)
+        sampler.pictures(sampler.latents(0, count), 0, count)
+
+    return {
+        "penalized": lambda: train(1),
+        "plain": lambda: train(2),
+        "sample 1": lambda: sample(1),
+        "sample 32": lambda: sample(32),
+    }
+
+
+def package_jobs(setting: Setting) -> Jobs:
+    """The same of lightweight-gan, whose code insists on CUDA and torchvision and needs neither."""
+    import torch
+    import torch._dynamo
+
+    stub = types.ModuleType("torchvision")
+    stub.transforms = types.ModuleType("torchvision.transforms")
+    sys.modules |= {"torchvision": stub, "torchvision.transforms": stub.transforms}
+    torch.cuda.is_available = lambda: True
+    from lightweight_gan import lightweight_gan as package
+
+    torch.cuda.is_available = lambda: False
+    torch.Tensor.cuda = torch.nn.Module.cuda = lambda self, *args, **options: self
+    torch.set_num_threads(os.cpu_count())
+    torch.set_flush_denormal(True)  # as XLA does
+
+    class Torch(types.ModuleType):
+        def __getattr__(self, name: str) -> object:
+            return getattr(torch, name)
+
+    package.torch = Torch("torch")
+    package.torch.device = lambda *args: torch.device("cpu")
+    side, batch_size = setting.image_size, setting.batch_size
+    trainer = package.Trainer(
+        name="benchmark",
+        base_dir=tempfile.mkdtemp(),
+        image_size=side,
+        batch_size=batch_size,
+        gradient_accumulate_every=1,
+        fmap_max=setting.fmap_max,
+        attn_res_layers=[32],
+        disc_output_size=1,
+        aug_prob=0.297,
+        use_aim=False,
+    )
+    trainer.init_GAN()
+    pictures = torch.rand(batch_size, 3, side, side)
+    trainer.loader = iter(lambda: pictures, None)
+    trainer.evaluate = trainer.save = lambda *args, **options: None
+
+    def train(steps: int) -> None:
+        trainer.steps = steps
+        trainer.train()
+
+    def sample(count: int) -> None:
+        with torch.no_grad():
+            trainer.GAN.GE.eval()(torch.randn(count, 256)).clamp_(0, 1)
+
+    return {
+        "penalized": lambda: train(0),
+        "plain": lambda: train(1),
+        "sample 1": lambda: sample(1),
+        "sample 32": lambda: sample(32),
+    }
+
+
+def work(make_jobs: Callable[[Setting], Jobs], setting: Setting, connection: Connection) -> None:
+    """A process: does the job it is told and answers with its seconds, or with its peak memory in GiB."""
+    jobs = make_jobs(setting)
+    while job := connection.recv():
+        if job == "memory":
+            connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+            continue
+        start = time.perf_counter()
+        jobs[job]()
+        connection.send(time.perf_counter() - start)
+
+
+class Worker:
+    """A package in a process of its own."""
+
+    def __init__(self, make_jobs: Callable[[Setting], Jobs], setting: Setting):
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=work, args=(make_jobs, setting, theirs))
+        self._process.start()
+        theirs.close()
+
+    def ask(self, job: str) -> float:
+        """Seconds of a job, or GiB for ``memory``."""
+        self._connection.send(job)
+        return self._connection.recv()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._connection.send("")
+        self._process.join()
+
+
+def medians(workers: list[Worker], job: str) -> list[float]:
+    """The median seconds of each worker's job, done in turn; the first round, which compiles, left out."""
+    rounds = [[worker.ask(job) for worker in workers] for _ in range(1 + _STEPS.value)]
+    return [statistics.median(times) for times in zip(*rounds[1:], strict=True)]
+
+
+def training_step(workers: list[Worker]) -> list[float]:
+    """Seconds of a training step of each worker, over the cycle of the penalty."""
+    plain, penalized = medians(workers, "plain"), medians(workers, "penalized")
+    return [(b + (CYCLE - 1) * a) / CYCLE for a, b in zip(plain, penalized, strict=True)]
+
+
+def alone(setting: Setting) -> None:
+    """Prints lwgan's row."""
+    worker = Worker(lwgan_jobs, setting)
+    (seconds,) = training_step([worker])
     print(
-        f"{name:28} {mean:7.3f} s/step ({seconds['plain']:.3f} plain, {seconds['penalized']:.3f} with "
-        f"penalty)  {config.train.batch_size / mean:6.1f} pictures/s  {peak:5.2f} GiB peak  "
-        f"{seconds['plain compiling']:.0f} + {seconds['penalized compiling']:.0f} s compiling",
+        f"| {setting.name}, {setting.image_size} px, batch {setting.batch_size} | {seconds:.3f} | "
+        f"{setting.batch_size / seconds:.1f} | {worker.ask('memory'):.1f} |",
         flush=True,
     )
+    worker.close()
+
+
+def compared(setting: Setting) -> None:
+    """Prints the rows of both packages at one setting."""
+    workers = [Worker(lwgan_jobs, setting), Worker(package_jobs, setting)]
+    figures = {"training step": training_step(workers)}
+    figures |= {job: medians(workers, job) for job in ("sample 1", "sample 32")}
+    for job, (ours, theirs) in figures.items():
+        print(
+            f"| {setting.image_size} px, fmap_max {setting.fmap_max}, batch {setting.batch_size}: {job} | "
+            f"{ours:.3f} | {theirs:.3f} | {theirs / ours:.2f} |",
+            flush=True,
+        )
+    for worker in workers:
+        worker.close()
 
 
 def main(argv: list[str]) -> None:
-    """Measures every setting in turn."""
+    """Prints a table."""
     del argv
-    import importlib.metadata as metadata
-
     print(
-        f"{platform.machine()}, {multiprocessing.cpu_count()} CPUs, Python {platform.python_version()}, "
-        f"jax {metadata.version('jax')}"
+        f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, "
+        f"jax {metadata.version('jax')}\n"
     )
-    context = multiprocessing.get_context("spawn")
-    for name in settings():
-        process = context.Process(target=measure, args=(name, _STEPS.value))
-        process.start()
-        process.join()
-        if process.exitcode:
-            sys.exit(process.exitcode)
+    if _COMPARE.value:
+        print("| | lwgan, s | lightweight-gan, s | ratio |\n|---|---|---|---|")
+        for setting in COMPARED:
+            compared(setting)
+    else:
+        print("| | s/step | pictures/s | peak GiB |\n|---|---|---|---|")
+        for setting in ALONE:
+            alone(setting)
 
 
 if __name__ == "__main__":
