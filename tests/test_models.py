@@ -216,7 +216,7 @@ def test_batch_norm_normalises_and_keeps_the_unbiased_variance():
 
 def test_initial_distributions():
     _, first = tiny_full()
-    kernel = np.asarray(first.g_params["block_8"]["conv"]["kernel"])  # (4, 4, 256, 1024)
+    kernel = np.asarray(first.g_params["block_8"]["conv"]["kernel"])  # (4, 4, 256, 128)
     np.testing.assert_allclose(kernel.std(), math.sqrt(2 / (16 * 256)), rtol=0.01)
     bias = np.asarray(first.g_params["block_8"]["conv"]["bias"])
     assert 0.9 < np.abs(bias).max() * math.sqrt(16 * 256) <= 1
@@ -229,7 +229,7 @@ def test_initial_distributions():
 
 @functools.cache
 def tiny_full():
-    gan = state.build(full(data__image_size=32, model__attn_resolutions=()))
+    gan = state.build(full(data__image_size=32, model__fmap_max=64, model__attn_resolutions=()))
     return gan, jax.jit(lambda: state.init_state(gan, 0))()
 
 
