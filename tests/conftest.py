@@ -2,10 +2,13 @@ import os
 import pathlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+# Four devices; and less optimising, for compiling is what the tests cost.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+)
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
-# Compiling is what the tests cost, and many compile the same programs, in processes of their own too.
+# Many tests compile the same programs, in processes of their own too.
 worker = os.environ.get("PYTEST_XDIST_WORKER", "")
 cache = pathlib.Path(__file__).parents[1] / ".pytest_cache" / f"jax{worker}"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
