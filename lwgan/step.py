@@ -111,31 +111,25 @@ def discriminator_step(
     def micro_batch(params: Params, g_stats: Params, micro: jax.Array, images: jax.Array):
         latent_keys, noise_keys = keys(Draw.D_LATENTS, micro), keys(Draw.D_NOISE, micro)
         fake, g_stats = generate(gan, state.g_params, g_stats, latent_keys, noise_keys)
-        fake = augment_fake(
-            recipe, fake, keys(Draw.D_FAKE_AUGMENT, micro), coins(Draw.D_FAKE_COIN, micro)
-        )
-        fake = jax.lax.stop_gradient(fake)
-        view = functools.partial(
-            augment_real,
-            recipe,
-            keys=keys(Draw.D_REAL_AUGMENT, micro),
-            coin_keys=coins(Draw.D_REAL_COIN, micro),
-        )
+        fake_keys, fake_coins = keys(Draw.D_FAKE_AUGMENT, micro), coins(Draw.D_FAKE_COIN, micro)
+        fake = jax.lax.stop_gradient(view(recipe, fake, fake_keys, fake_coins, real=False))
+        real_keys, real_coins = keys(Draw.D_REAL_AUGMENT, micro), coins(Draw.D_REAL_COIN, micro)
         quadrant_key = example_keys(_step_key(recipe, state), Draw.D_QUADRANT, micro.reshape(1))[0]
         quadrant = jax.random.randint(quadrant_key, (), 0, 4)
 
-        def scored(pictures: jax.Array, view: Callable[[jax.Array], jax.Array]):
-            seen = view(pictures)
+        def scored(seen: jax.Array, raw: bool):
+            if raw:
+                seen = view(recipe, seen, real_keys, real_coins, real=True)
             output = network.apply({"params": params}, seen, quadrant)
             return output.logits.sum() + output.side_logits.sum(), (output, seen)
 
         if with_penalty:
             differentiated = jax.grad(scored, has_aux=True)
-            real_gradient, (real_output, seen) = differentiated(images, view)
-            fake_gradient, (fake_output, _) = differentiated(fake, lambda pictures: pictures)
+            real_gradient, (real_output, seen) = differentiated(images, True)
+            fake_gradient, (fake_output, _) = differentiated(fake, False)
         else:
-            _, (real_output, seen) = scored(images, view)
-            _, (fake_output, _) = scored(fake, lambda pictures: pictures)
+            _, (real_output, seen) = scored(images, True)
+            _, (fake_output, _) = scored(fake, False)
 
         terms = adversarial_terms(loss.discriminator, real_output, fake_output)
         if recipe.aux_weight > 0:
@@ -171,11 +165,11 @@ def generator_step(
             return gan.discriminator.apply({"params": state.d_params}, pictures, jnp.int32(0))
 
         fake_keys, fake_coins = keys(Draw.G_FAKE_AUGMENT, micro), coins(Draw.G_FAKE_COIN, micro)
-        fake_output = judge(augment_fake(recipe, fake, fake_keys, fake_coins))
+        fake_output = judge(view(recipe, fake, fake_keys, fake_coins, real=False))
         real_output = None
         if loss.generator_needs_reals:
             real_keys, real_coins = keys(Draw.G_REAL_AUGMENT, micro), coins(Draw.G_REAL_COIN, micro)
-            real_output = judge(augment_real(recipe, images, real_keys, real_coins))
+            real_output = judge(view(recipe, images, real_keys, real_coins, real=True))
         return adversarial_terms(loss.generator, real_output, fake_output), g_stats
 
     grads, terms, g_stats = accumulate(
@@ -243,32 +237,17 @@ def generate(
     return fake, changed["batch_stats"]
 
 
-def augment_fake(
-    recipe: Recipe, images: jax.Array, keys: jax.Array, coin_keys: jax.Array
+def view(
+    recipe: Recipe, images: jax.Array, keys: jax.Array, coin_keys: jax.Array, *, real: bool
 ) -> jax.Array:
-    """Fakes as the discriminator sees them; flipped only where lightweight-gan does so."""
+    """Pictures as the discriminator sees them; fakes are flipped only where lightweight-gan does so."""
     return augment(
         images,
         keys,
         coin_keys,
         types=recipe.augment_types,
         prob=recipe.augment_prob,
-        hflip=recipe.hflip and not recipe.augment_per_example,
-        flip_unaugmented=False,
-    )
-
-
-def augment_real(
-    recipe: Recipe, images: jax.Array, keys: jax.Array, coin_keys: jax.Array
-) -> jax.Array:
-    """Reals as the discriminator sees them."""
-    return augment(
-        images,
-        keys,
-        coin_keys,
-        types=recipe.augment_types,
-        prob=recipe.augment_prob,
-        hflip=recipe.hflip,
+        hflip=recipe.hflip and (real or not recipe.augment_per_example),
         flip_unaugmented=recipe.augment_per_example,
     )
 
