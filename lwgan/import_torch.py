@@ -9,6 +9,7 @@ The architecture is read from the tensors. The optimizers start afresh, for the 
 
 import pathlib
 import re
+import textwrap
 
 import numpy as np
 from absl import flags
@@ -46,7 +47,7 @@ def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = textwrap.shorten(str(error), 120, placeholder=" …") or type(error).__name__
         raise UserError(
             "--checkpoint", str(path), f"is not a file of tensors that PyTorch can read ({reason})",
             "name a model_<n>.pt as lightweight-gan wrote it",
