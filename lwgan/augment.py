@@ -49,6 +49,11 @@ def apply_color(image: jax.Array, drawn: Color) -> jax.Array:
     return pix.adjust_contrast(whole, drawn.contrast).reshape(image.shape)
 
 
+def apply_visible_color(image: jax.Array, drawn: Color) -> jax.Array:
+    """``apply_color`` of the colours; the fourth channel, how opaque a pixel is, stays as it is."""
+    return jnp.concatenate([apply_color(image[..., :3], drawn), image[..., 3:]], axis=-1)
+
+
 def draw_translation(key: jax.Array, shape: Shape) -> jax.Array:
     """Whole pixels (down, right), int32 (2,), up to an eighth of the side either way."""
     reach = jnp.array([_share(side, 0.125) for side in shape[:2]])
@@ -105,7 +110,8 @@ def _share(side: int, ratio: float) -> int:
 
 
 AUGMENTATIONS = {
-    "color": Augmentation(draw_color, apply_color),
+    "color": Augmentation(draw_color, apply_visible_color),
+    "color_alpha": Augmentation(draw_color, apply_color),  # of all channels, as in lightweight-gan
     "cutout": Augmentation(draw_cutout, apply_cutout),
     "translation": Augmentation(draw_translation, apply_translation),
     "offset": Augmentation(_draw_offset(True, True), apply_offset),

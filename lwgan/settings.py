@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from lwgan.augment import AUGMENTATIONS
-from lwgan.data import OPENMOJI_SUBSETS, SOURCES
 from lwgan.errors import UserError
 from lwgan.losses import LOSSES
 from lwgan.optimizers import OPTIMIZERS
+from lwgan.sources import OPENMOJI_SUBSETS, SOURCES
 from lwgan.state import CHANNELS
 from lwgan.step import EMA_DECAYS, MATMUL_PRECISIONS
 
@@ -70,11 +70,14 @@ _DECAY = Rule(lambda value: 0 <= value < 1, "must be at least 0 and below 1")
 RULES = {
     "data.source": _one_of(SOURCES),
     "data.path": _ANY_TEXT,
+    "data.name": _ANY_TEXT,
+    "data.split": _ANY_TEXT,
+    "data.data_dir": _ANY_TEXT,
     "data.subset": _one_of(OPENMOJI_SUBSETS),
     "data.image_size": _power_of_two(32, 1024),
     "data.mode": _one_of(CHANNELS, fixed=True),
     "data.crop_prob": _number(0, 1),
-    "data.cache": _one_of(("auto", "memory", "none")),
+    "data.cache": _one_of(("auto", "memory", "disk", "none")),
     "data.num_threads": Rule(lambda v: v < 0 or v >= 1, "must be at least 1, or negative"),
     "model.latent_dim": _number(1, fixed=True),
     "model.fmap_max": _number(1, fixed=True),
@@ -238,12 +241,17 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2, default=list) + "\n"
 
 
+# Settings that runs of earlier versions lack, with the value of what those runs did.
+ADDED = {"data": {"name": "", "split": "train", "data_dir": ""}}
+
+
 def from_json(text: str) -> ConfigDict:
-    """Settings from ``to_json``'s text, lists as tuples again."""
+    """Settings from ``to_json``'s text, lists as tuples again; what an earlier version lacked is added."""
     groups = json.loads(text)
     return ConfigDict(
         {
-            group: {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
+            group: ADDED.get(group, {})
+            | {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
             for group, settings in groups.items()
         }
     )

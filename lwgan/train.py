@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import signal
+import time
 from collections.abc import Callable, Iterator
 
 import jax
@@ -11,9 +12,10 @@ from absl import logging
 from clu import metric_writers, parameter_overview, periodic_actions
 from ml_collections import ConfigDict
 
-from lwgan import augment, checkpoint, data, log, run, sampling, settings, state, tracking
+from lwgan import augment, checkpoint, data, log, run, sampling, settings, sources, state, tracking
 from lwgan.errors import Interrupted
 from lwgan.losses import LOSSES
+from lwgan.pictures import Pictures, load, summary
 from lwgan.run import Run
 from lwgan.state import Gan, TrainState
 from lwgan.step import Recipe, Terms, make_update
@@ -54,18 +56,22 @@ def train(
         )
         saver = stack.enter_context(checkpoint.Saver(path, config.checkpoint))
         _describe(writer, config, current, first)
-        current = loop(
-            current,
-            make_update(gan, recipe(config, len(pictures.source.names))),
+        batches = Clocked(
             data.batches(
                 pictures,
                 layout(config),
                 seed=config.train.seed,
                 start_step=first,
                 num_threads=config.data.num_threads,
-            ),
+                devices=local_devices(),
+            )
+        )
+        current = loop(
+            current,
+            make_update(gan, recipe(config, len(pictures.names))),
+            batches,
             num_steps,
-            actions(config, this_run, pictures, writer, saver, profile=profile),
+            actions(config, this_run, pictures, batches, writer, saver, profile=profile),
             stack.enter_context(_Signals()).asked,
         )
         finished = int(current.step)
@@ -78,11 +84,11 @@ def train(
 
 def _open(
     config: ConfigDict, path: pathlib.Path, fresh: bool, accept_new_data: bool
-) -> tuple[Run, data.Pictures, int]:
+) -> tuple[Run, Pictures, int]:
     """The run, its pictures and the step to go on from; refuses whatever it must before it writes."""
     settings.check(config)
     settings.check_devices(config, jax.device_count())
-    source = data.open_source(config.data)
+    source = sources.open_source(config.data)
     if fresh and run.exists(path):
         steps, this_run = [], Run(path, config, run.RunInfo(source.fingerprint))
     else:
@@ -90,7 +96,8 @@ def _open(
         this_run = run.plan(config, path, source.fingerprint, accept_new_data=accept_new_data)
     first = steps[-1] if steps else 0
     print(f"{'Continuing' if steps else 'Starting'} the run in {path} at step {first}", flush=True)
-    pictures = data.load(source, config.data)
+    pictures = load(source, config.data)
+    print(summary(pictures, source_count=len(source.names)), flush=True)
 
     if fresh and run.exists(path):
         print(f"The run that was there is now {run.move_aside(path)}", flush=True)
@@ -106,6 +113,36 @@ def layout(config: ConfigDict) -> data.Layout:
         config.train.grad_accum,
         jax.device_count(),
     )
+
+
+class Clocked:
+    """Batches, and how long the loop waits for them."""
+
+    def __init__(self, batches: Iterator[np.ndarray]):
+        self._batches = batches
+        self._waited, self._since = 0.0, time.perf_counter()
+
+    def __iter__(self) -> "Clocked":
+        return self
+
+    def __next__(self) -> np.ndarray:
+        asked = time.perf_counter()
+        images = next(self._batches)
+        self._waited += time.perf_counter() - asked
+        return images
+
+    def wait_share(self) -> float:
+        """The share of the time since it was last asked that went by in waiting, 0 to 1."""
+        now = time.perf_counter()
+        share = self._waited / (now - self._since)
+        self._waited, self._since = 0.0, now
+        return share
+
+
+def local_devices() -> slice:
+    """This process's devices, of all."""
+    count = jax.local_device_count()
+    return slice(jax.process_index() * count, (jax.process_index() + 1) * count)
 
 
 def loop(
@@ -155,7 +192,8 @@ def recipe(config: ConfigDict, num_pictures: int) -> Recipe:
 def actions(
     config: ConfigDict,
     this_run: Run,
-    pictures: data.Pictures,
+    pictures: Pictures,
+    batches: "Clocked",
     writer: metric_writers.MetricWriter,
     saver: checkpoint.Saver,
     *,
@@ -175,6 +213,7 @@ def actions(
     def write_scalars(step: int, current: TrainState, metrics: Terms) -> None:
         numbers = {name: float(value) for name, value in metrics.items()}
         writer.write_scalars(step, numbers)
+        writer.write_scalars(step, {"data/wait_share": batches.wait_share()})
         bad = [name for name, number in numbers.items() if not np.isfinite(number)]
         if bad:
             raise FloatingPointError(
@@ -212,7 +251,7 @@ def actions(
 def sample_action(
     config: ConfigDict,
     this_run: Run,
-    pictures: data.Pictures,
+    pictures: Pictures,
     writer: metric_writers.MetricWriter,
 ) -> Action:
     """Draws the grids of a step, and how different its pictures are from each other."""
@@ -220,10 +259,8 @@ def sample_action(
     rows, columns = config.sample.grid
     seed, batch_size = config.train.seed, config.train.batch_size
     generator = state.build_generator(config)
-    count = min(len(pictures.source.names), rows * columns)
-    some = np.stack(
-        [data.centre_crop(pictures.at(i), config.data.image_size) for i in range(count)]
-    )
+    count = min(len(pictures.names), rows * columns)
+    some = np.stack([pictures.centre(index) for index in range(count)])
     real_distance = sampling.mean_distance(some / 255)
 
     def action(step: int, current: TrainState, metrics: Terms) -> None:

@@ -15,6 +15,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1"
 
 import jax  # noqa: E402, it reads the environment
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -22,3 +23,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def pytest_collection_modifyitems(items):
     """The slow tests first, so that none is left alone at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five pictures of noise, 40×33 px."""
+    from tests import drawn
+
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for number in range(5):
+        drawn.noise(number).save(root / f"{number}.png")
+    return root

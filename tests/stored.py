@@ -64,7 +64,7 @@ def logits(count: int) -> tuple[np.ndarray, np.ndarray]:
 def augmentation_draws(name: str, side: int):
     """Numbers for six pictures, as lwgan draws them."""
     drawn = uniform(name, 6, 3)
-    if name == "color":
+    if name.startswith("color"):
         return Color(drawn[:, 0] - 0.5, drawn[:, 1] * 2, drawn[:, 2] + 0.5)
     first, count, step = {
         "cutout": (0, side + 1, 1),

@@ -13,7 +13,7 @@ import pytest
 
 import lwgan
 from configs import default
-from lwgan import augment, data, losses, optimizers, settings, state, step
+from lwgan import augment, losses, optimizers, settings, sources, state, step
 
 ROOT = pathlib.Path(lwgan.__file__).parents[1]
 SOURCES = {
@@ -28,7 +28,7 @@ COMMANDS = {name for name, tree in TREES.items() if "__main__" in ast.dump(tree)
 # A module may import those of its own line and of the lines above it.
 LAYERS = [
     "errors log",
-    "models losses augment keys optimizers",
+    "models losses augment keys optimizers sources pictures",
     "data state step settings sampling checkpoint run tracking torch_weights",
     "train",
     "command",
@@ -129,7 +129,7 @@ def test_flags_are_for_commands(name):
 
 
 def comments():
-    """The comment of each setting in ``configs/default.py``."""
+    """The comment of each setting in ``configs/default.py``: behind it, or above it on a line of its own."""
     text = SOURCES["configs.default"].read_text()
     by_line = {
         token.start[0]: token.string
@@ -140,7 +140,8 @@ def comments():
     for node in ast.walk(TREES["configs.default"]):
         target = node.targets[-1] if isinstance(node, ast.Assign) else None
         if isinstance(target, ast.Attribute) or (target and len(node.targets) == 1):
-            lines = range(node.lineno, node.end_lineno + 1)
+            above = text.splitlines()[node.lineno - 2].strip().startswith("#")
+            lines = range(node.lineno - above, node.end_lineno + 1)
             found[ast.unparse(target)] = " ".join(filter(None, map(by_line.get, lines)))
     return {name: found[name] for name in settings.flatten(default.get_config())}
 
@@ -153,8 +154,8 @@ def test_every_setting_has_a_comment():
 @pytest.mark.parametrize(
     ("name", "table"),
     [
-        ("data.source", data.SOURCES),
-        ("data.subset", data.OPENMOJI_SUBSETS),
+        ("data.source", sources.SOURCES),
+        ("data.subset", sources.OPENMOJI_SUBSETS),
         ("data.mode", state.CHANNELS),
         ("loss.kind", losses.LOSSES),
         ("augment.types", augment.AUGMENTATIONS),

@@ -39,6 +39,7 @@ def offset(image, drawn):
 
 WRITTEN_OUT = {
     "color": color,
+    "color_alpha": color,
     "cutout": cutout,
     "translation": translation,
     "offset": offset,
@@ -61,9 +62,18 @@ def test_apply_against_numpy(name):
         )
 
 
+def test_color_of_transparent_pictures_leaves_alpha_alone():
+    alpha = np.random.default_rng(1).random((16, 16, 1)).astype(np.float32)
+    drawn = augment.Color(jnp.float32(0.3), jnp.float32(1.7), jnp.float32(0.6))
+    changed = AUGMENTATIONS["color"].apply(np.concatenate([IMAGE, alpha], -1), drawn)
+    np.testing.assert_array_equal(changed[..., 3:], alpha)
+    np.testing.assert_allclose(changed[..., :3], color(IMAGE, drawn), atol=1e-6)
+
+
 # Lowest and highest value of each number drawn for a picture of 16 px.
 RANGES = {
     "color": ([-0.5, 0, 0.5], [0.5, 2, 1.5]),
+    "color_alpha": ([-0.5, 0, 0.5], [0.5, 2, 1.5]),
     "cutout": ([0, 0], [16, 16]),
     "translation": ([-2, -2], [2, 2]),
     "offset": ([-16, -16], [16, 16]),
@@ -76,7 +86,7 @@ RANGES = {
 def test_draws_fill_their_range_evenly(name):
     keys = jax.random.split(jax.random.key(1), 4000)
     drawn = jax.vmap(lambda key: AUGMENTATIONS[name].draw(key, IMAGE.shape))(keys)
-    drawn = np.stack(drawn, -1) if name == "color" else np.asarray(drawn)
+    drawn = np.stack(drawn, -1) if name.startswith("color") else np.asarray(drawn)
     low, high = map(np.array, RANGES[name])
     np.testing.assert_allclose(drawn.min(0), low, atol=2e-3)
     np.testing.assert_allclose(drawn.max(0), high, atol=2e-3)

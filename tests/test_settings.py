@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import default
-from lwgan import data, settings, state
+from lwgan import pictures, settings, state
 from lwgan.errors import UserError
 
 CONFIGS = sorted(p for p in pathlib.Path(default.__file__).parent.glob("*.py") if p.stem[0] != "_")
@@ -54,7 +54,7 @@ def test_ffhq_takes_a_size(size):
         ("data.image_size", [0, -64, 16, 48, 2048, 64.5, "64"], "power of two from 32 to 1024"),
         ("data.mode", ["RGB", "cmyk"], "grey, rgb, rgba"),
         ("data.crop_prob", [-0.1, 1.1, NAN, "half"], "from 0 to 1"),
-        ("data.cache", ["disk", True], "auto, memory, none"),
+        ("data.cache", ["file", True], "auto, disk, memory, none"),
         ("data.num_threads", [0, "two"], "at least 1, or negative"),
         ("model.latent_dim", [0, -1], "from 1"),
         ("model.fmap_max", [0], "from 1"),
@@ -127,7 +127,7 @@ def test_bad_value_is_refused_with_what_is_allowed(name, values, allowed):
         ),
         (
             {"augment__types": ("cutout", "colour")},
-            r"augment\.types = 'colour': .*; choose from color, cutout",
+            r"augment\.types = 'colour': .*; choose from color, color_alpha, cutout",
         ),
         (
             {"model__fmap_inverse_coef": 6, "model__disc_fmap_inverse_coef": 12},
@@ -300,6 +300,6 @@ def test_changes_of_several_settings():
 
 
 def test_modes_of_data_and_networks_are_the_same():
-    assert data.PIL_MODES.keys() == state.CHANNELS.keys()
-    for mode, pil_mode in data.PIL_MODES.items():
+    assert pictures.PIL_MODES.keys() == state.CHANNELS.keys()
+    for mode, pil_mode in pictures.PIL_MODES.items():
         assert len(pil_mode) == state.CHANNELS[mode]

@@ -32,7 +32,7 @@ NETWORKS = {
     "hinge": dict(image_size=32, attn=(16,), output_size=5),
     "dual_contrastive": dict(image_size=32, mode="rgba", antialias=True),
 }
-TYPES = {"hinge": ("cutout", "translation"), "dual_contrastive": ("color", "offset")}
+TYPES = {"hinge": ("cutout", "translation"), "dual_contrastive": ("color_alpha", "offset")}
 PROB = 0.5
 RATE = 2e-4
 
@@ -129,7 +129,7 @@ def _their_trainer(loss, folder):
         batch_size=SIZE,
         gradient_accumulate_every=ACCUM,
         aug_prob=PROB,
-        aug_types=list(TYPES[loss]),
+        aug_types=[name.removesuffix("_alpha") for name in TYPES[loss]],
     )
 
 

@@ -84,7 +84,7 @@ def put_augmentation(draws: Draws, name: str, drawn: Any, side: int) -> None:
 
     ``drawn`` is what ``AUGMENTATIONS[name].draw`` returns, for a batch.
     """
-    if name == "color":
+    if name.startswith("color"):
         factors = (drawn.brightness + 0.5, drawn.saturation / 2, drawn.contrast - 0.5)
         draws.factor.put(*(np.asarray(f).reshape(-1, 1, 1, 1) for f in factors))
     elif name in ("cutout", "translation"):

@@ -1,0 +1,124 @@
+"""Pictures per second of each way to read them, beside lightweight-gan's DataLoader and a plain gather.
+
+    python benchmarks/data.py                       # 64, 256 and 1024 px, crops off and on
+    python benchmarks/data.py --sizes=64 --pictures=500
+
+Draws a folder of JPEG pictures first (720 to 1440 px wide). "Cold" is the first pass, which decodes;
+"cached" are batches of 16 from memory or a file, with a step that does nothing. lightweight-gan's
+DataLoader is left out where it, torch or torchvision is not installed.
+"""
+
+import itertools
+import os
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+
+import numpy as np
+from absl import app, flags
+from PIL import Image
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+_SIZES = flags.DEFINE_list("sizes", ["64", "256", "1024"], "Pixels.")
+_PICTURES = flags.DEFINE_integer("pictures", 300, "Pictures in the folder.", lower_bound=16)
+_SECONDS = flags.DEFINE_float("seconds", 3, "Time for each figure.", lower_bound=0.1)
+
+BATCH = 16
+CROP_PROB = 0.5
+
+
+def draw_folder(folder: pathlib.Path) -> None:
+    """Pictures as cameras make them: smooth, with some noise, JPEG of quality 90."""
+    rng = np.random.default_rng(0)
+    for number in range(_PICTURES.value):
+        width = int(rng.integers(720, 1440))
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
+        smooth = np.asarray(coarse.resize((width, width * 3 // 4), Image.Resampling.BICUBIC), int)
+        noisy = np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / f"{number:04d}.jpg", quality=90)
+
+
+def pictures_per_second(batches: Iterable[object], size: int) -> float:
+    """Over some seconds, after the first two batches."""
+    batches = iter(batches)
+    for _ in range(2):
+        next(batches)
+    count, start = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - start) < _SECONDS.value:
+        next(batches)
+        count += size
+    return count / seconds
+
+
+def of_lwgan(folder: pathlib.Path, size: int, crop_prob: float) -> dict[str, float]:
+    """Pictures/s by what is measured."""
+    from configs import default
+    from lwgan import data, pictures, sources
+
+    config = default.get_config().data
+    config.update(path=str(folder), image_size=size, crop_prob=crop_prob)
+    layout = data.Layout(batches=1, batch_size=BATCH, grad_accum=1, devices=1)
+
+    def streamed(kept: pictures.Pictures) -> float:
+        return pictures_per_second(
+            data.batches(kept, layout, seed=0, start_step=0, num_threads=-1), BATCH
+        )
+
+    found = {}
+    for cache in ("memory", "disk"):
+        config.cache = cache
+        start = time.perf_counter()
+        kept = pictures.load(sources.open_source(config), config)
+        if cache == "memory":
+            found["cold"] = len(kept.names) / (time.perf_counter() - start)
+        found[f"cached, {cache}"] = streamed(kept)
+    if kept.array is not None:
+        array, rng = np.array(kept.array), np.random.default_rng(0)
+        gathers = (array[rng.integers(0, len(array), BATCH)] for _ in itertools.count())
+        found["plain gather"] = pictures_per_second(gathers, BATCH)
+    return found
+
+
+def of_the_package(folder: pathlib.Path, size: int, crop_prob: float) -> dict[str, float]:
+    """The same of lightweight-gan's data set and DataLoader."""
+    try:
+        import torch
+        import torchvision  # noqa: F401
+    except ImportError:
+        return {}
+    torch.cuda.is_available = lambda: True  # it insists on CUDA, which this does not need
+    try:
+        from lightweight_gan.lightweight_gan import ImageDataset, cycle
+    except ImportError:
+        return {}
+    finally:
+        torch.cuda.is_available = lambda: False
+    dataset = ImageDataset(str(folder), size, aug_prob=crop_prob)
+    loader = torch.utils.data.DataLoader(
+        dataset, num_workers=os.cpu_count(), batch_size=BATCH, shuffle=True, drop_last=True
+    )
+    return {"lightweight-gan": pictures_per_second(cycle(loader), BATCH)}
+
+
+def main(argv: list[str]) -> None:
+    """Prints a table."""
+    del argv
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = str(pathlib.Path(folder, "cache"))
+        photos = pathlib.Path(folder, "photos")
+        photos.mkdir()
+        draw_folder(photos)
+        columns = ["cold", "cached, memory", "cached, disk", "plain gather", "lightweight-gan"]
+        print(f"| pictures/s | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+        for size, crop_prob in itertools.product(map(int, _SIZES.value), (0.0, CROP_PROB)):
+            found = of_lwgan(photos, size, crop_prob) | of_the_package(photos, size, crop_prob)
+            row = (f"{found[name]:,.0f}" if name in found else "–" for name in columns)
+            crops = f"crops {'on' if crop_prob else 'off'}"
+            print(f"| {size} px, {crops} | {' | '.join(row)} |", flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,20 @@
+"""Oxford Flowers, 8,189 pictures of 102 kinds of flowers, from TensorFlow Datasets (0.3 GB), for one GPU.
+
+    python main.py --config=configs/flowers.py
+
+Downloaded at the first start into ``~/tensorflow_datasets``; ``--config.data.data_dir`` names another
+folder. For a first look on a CPU add
+``--config.data.image_size=64 --config.model.fmap_max=64 --config.model.attn_resolutions='()'``.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    config = default.get_config()
+    config.data.source = "tfds"
+    config.data.name = "oxford_flowers102"
+    config.data.split = "train+validation+test"
+    return config
