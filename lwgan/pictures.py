@@ -263,14 +263,14 @@ def _kept(
     source: Source, data: ConfigDict, index: dict, pixels: np.ndarray, where: str
 ) -> Pictures:
     errors = {source.names[number]: reason for number, reason in index["errors"]}
-    for name, reason in list(errors.items())[:20]:
-        logging.warning("Left out: %s (%s)", name, reason)
     if 2 * len(errors) > len(source.names):
         name, reason = next(iter(errors.items()))
         raise UserError(
             "data.path", data.path, f"{len(errors)} of {len(source.names)} pictures do not decode",
             f"the first is {name} ({reason})",
         )  # fmt: skip
+    for name, reason in list(errors.items())[:20]:
+        logging.warning("Left out: %s (%s)", name, reason)
     shapes = index["shapes"]
     ends = np.cumsum([math.prod(shape) for shape in shapes])
 

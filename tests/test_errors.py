@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from configs import quickstart
-from lwgan import checkpoint, data, run, state
+from lwgan import checkpoint, run, sources, state
 from lwgan.errors import UserError
 
 pytestmark = pytest.mark.slow  # each case starts a process, for one to five seconds
@@ -45,7 +45,7 @@ def place(tmp_path_factory):
     config = quickstart.get_config()
     config.data.update(source="folder", path=str(place / "pictures"), image_size=32)
     config.model.update(fmap_max=8, latent_dim=8, recon_size=16)
-    fingerprint = data.open_source(config.data).fingerprint
+    fingerprint = sources.open_source(config.data).fingerprint
     for name in ("run", "young"):
         planned = run.plan(config, place / name, fingerprint, accept_new_data=False)
         run.open_for_training(planned, config, fingerprint, 0)
@@ -136,7 +136,7 @@ def test_training_refuses_flags(place, arguments, message):
         ),
         (
             [QUICKSTART, "--config.data.source=folder", "--config.data.path=broken"],
-            "data.path = '0.png': this picture does not decode",
+            "data.path = 'broken': 1 of 1 pictures do not decode",
         ),
         ([*OWN, "--config.model.latent_dim=9"], "model.latent_dim = 9: the run in run has 8"),
         ([*OWN, "--config.data.path=others"], "data = 'others': these are not the pictures"),

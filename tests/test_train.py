@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lwgan import checkpoint, data, run, sampling, state
+from lwgan import checkpoint, pictures, run, sampling, sources, state
 from lwgan import train as train_module
 from lwgan.errors import Interrupted
 from lwgan.train import loop, train
@@ -192,7 +192,7 @@ def test_the_quickstart_learns_faces(tmp_path):
     assert done.returncode == 0, done.stderr
     assert all(None not in line.values() for line in series(workdir))
     config = run.read(workdir).config
-    real = data.load(data.open_source(config.data), config.data).array / 255
+    real = pictures.load(sources.open_source(config.data), config.data).array / 255
     gan = state.build(config)
     untrained = jax.jit(lambda: state.init_state(gan, config.train.seed))()
 
