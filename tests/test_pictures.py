@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from lwgan import pictures, sources
 from lwgan.errors import UserError
@@ -327,6 +327,89 @@ def test_the_middle_of_a_kept_picture(folder):
     plain, cropped = load(path=str(folder)), load(path=str(folder), crop_prob=0.5)
     np.testing.assert_array_equal(plain.centre(0), plain.at(0))
     np.testing.assert_allclose(cropped.centre(0).astype(int), plain.centre(0), atol=3)
+
+
+def scene(mode):
+    """A smooth picture (60×48) with a transparent, a half transparent and an opaque part where it may."""
+    y, x = np.mgrid[:48, :60]
+    bands = [2 * x + y, 250 - 3 * y, 4 * x % 200, np.select([x < 20, x < 40], [0, 128], 255)]
+    array = np.stack(bands, -1).astype(np.uint8)
+    if mode == "I;16":
+        return Image.fromarray((257 * (2 * x + y)).astype(np.uint16))
+    rgba = Image.fromarray(array)
+    if mode == "P+t":
+        return rgba.convert("RGB").quantize(64)
+    return rgba.convert({"L": "RGB", "1": "L"}.get(mode, mode)).convert(mode)
+
+
+def by_hand(path, mode):
+    """What a file should become at 32 px, from Pillow's decode, in float: (32, 32, C)."""
+    with Image.open(path) as image:
+        if image.mode.startswith("I;16"):
+            grey = np.asarray(image) // 256
+            rgba = np.stack([grey, grey, grey, np.full_like(grey, 255)], -1).astype(np.float32)
+        else:
+            rgba = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"), np.float32)
+    alpha = rgba[..., 3:] / 255
+    if mode == "rgba":
+        channels = np.concatenate([rgba[..., :3] * alpha, rgba[..., 3:]], -1)
+    else:
+        channels = rgba[..., :3] * alpha + 255 * (1 - alpha)
+    if mode == "grey":
+        channels = channels @ np.float32([[0.299], [0.587], [0.114]])
+    height, width = channels.shape[:2]
+    size = (round(32 * width / min(height, width)), round(32 * height / min(height, width)))
+    bands = [
+        Image.fromarray(band).resize(size, Image.Resampling.BILINEAR)
+        for band in channels.transpose(2, 0, 1)
+    ]
+    small = np.stack(bands, -1)
+    left, top = (round((side - 32) / 2) for side in size)
+    small = small[top : top + 32, left : left + 32]
+    if mode == "rgba":
+        small[..., :3] /= np.maximum(small[..., 3:], 1) / 255
+    return small
+
+
+KINDS = {
+    "png": ["RGB", "RGBA", "L", "LA", "P", "P+t", "1", "I;16"],
+    "jpg": ["RGB", "L", "CMYK"],
+    "webp": ["RGB", "RGBA"],
+    "tif": ["RGB", "RGBA", "L", "CMYK", "P", "I;16"],
+    "bmp": ["RGB", "L", "P", "1"],
+    "gif": ["L", "P", "P+t"],
+}
+
+
+@pytest.mark.parametrize("mode", ["rgb", "rgba", "grey"])
+def test_every_kind_of_file_against_pillows_decode(tmp_path, mode):
+    for suffix, image_modes in KINDS.items():
+        for number, image_mode in enumerate(image_modes):
+            options = {"transparency": 3} if image_mode == "P+t" else {}
+            if suffix == "gif":
+                options |= dict(save_all=True, append_images=[Image.new("L", (60, 48), 7)])
+            path = tmp_path / f"{suffix}{number}.{suffix.upper() if number % 2 else suffix}"
+            scene(image_mode).save(
+                path, {"jpg": "jpeg", "tif": "tiff"}.get(suffix, suffix), **options
+            )
+    for turn in range(2, 9):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        scene("RGB").save(tmp_path / f"turned{turn}.jpg", exif=exif, quality=95)
+    kept = load(path=str(tmp_path), mode=mode)
+    assert len(kept.names) == 33 and not kept.errors
+    for number, name in enumerate(kept.names):
+        expected, found = by_hand(tmp_path / name, mode), kept.at(number).astype(float)
+        seen = expected[..., 3:] > 32 if mode == "rgba" else True  # faint colours are rounded
+        assert np.abs(np.where(seen, found - expected, 0)).max() <= 4, name
+
+
+def test_a_large_jpeg_is_decoded_no_larger_than_is_of_use(tmp_path):
+    image = Image.fromarray(np.asarray(scene("RGB").resize((1600, 1280), Image.Resampling.BICUBIC)))
+    image.save(tmp_path / "a.jpg", quality=95)
+    found = load(path=str(tmp_path))
+    assert found.infos[0][:3] == ("JPEG", 1600, 1280)
+    np.testing.assert_allclose(found.at(0), by_hand(tmp_path / "a.jpg", "rgb"), atol=4)
 
 
 def test_infos(tmp_path):
