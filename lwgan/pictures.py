@@ -348,10 +348,10 @@ def near_duplicates(pictures: Pictures, most_bits: int = 3) -> Iterator[tuple[in
             yield first, first + 1 + int(offset)
 
 
-def summary(pictures: Pictures, *, source_count: int) -> str:
+def summary(pictures: Pictures) -> str:
     """What a data set is like, in a few lines: the data doctor."""
-    left_out = f"{len(pictures.errors)} of {source_count} files left out" if pictures.errors else ""
-    lines = [f"{len(pictures.names)} pictures" + (f"; {left_out}" if left_out else "")]
+    good, bad = len(pictures.names), len(pictures.errors)
+    lines = [f"{good} pictures" + (f"; {bad} of {good + bad} files left out" if bad else "")]
     if infos := pictures.infos:
         sides = np.array([(info.width, info.height) for info in infos])
         shorter, longer = sides.min(1), sides.max(1)

@@ -86,7 +86,7 @@ def training_batch(config: ConfigDict, count: int) -> np.ndarray:
 
     source = sources.open_source(config.data)
     kept = pictures.load(source, config.data)
-    print(pictures.summary(kept, source_count=len(source.names)))
+    print(pictures.summary(kept))
     positions = np.arange(count)
     indices = data.indices_at(config.train.seed, positions, len(kept.names))
     return kept.take(indices, config.train.seed, positions)

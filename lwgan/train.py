@@ -49,6 +49,7 @@ def train(
     num_steps = config.train.num_steps
     with contextlib.ExitStack() as stack:
         stack.enter_context(log.to_file(path / "log.txt"))
+        logging.info("The data set: %s", summary(pictures))
         gan = state.build(config)
         current = _first_state(gan, config, path, first)
         writer = stack.enter_context(
@@ -97,7 +98,6 @@ def _open(
     first = steps[-1] if steps else 0
     print(f"{'Continuing' if steps else 'Starting'} the run in {path} at step {first}", flush=True)
     pictures = load(source, config.data)
-    print(summary(pictures, source_count=len(source.names)), flush=True)
 
     if fresh and run.exists(path):
         print(f"The run that was there is now {run.move_aside(path)}", flush=True)
