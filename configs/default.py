@@ -76,6 +76,8 @@ def get_config() -> ConfigDict:
     train.precision = "float32"  # float32, tf32 or bfloat16
     train.seed = 0  # of everything random, 0 to 2**32 - 1
     train.log_every = 50  # steps
+    # Times in a row that training goes back from a loss that is not finite before it stops
+    train.max_recoveries = 3
 
     config.checkpoint = checkpoint = ConfigDict()
     checkpoint.every = 1000  # steps

@@ -1,16 +1,24 @@
-"""Saving and restoring a run's state with Orbax: ``checkpoints/<step>/{sampler,training,meta}``."""
+"""Saving and restoring a run's state with Orbax: ``checkpoints/<step>/{sampler,training,meta,manifest.json}``."""
 
 import dataclasses
+import hashlib
+import json
 import pathlib
+import shutil
+from collections.abc import Mapping
+from concurrent import futures
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from ml_collections import ConfigDict
 
 from lwgan.errors import UserError
+from lwgan.run import write_text
 from lwgan.state import Params, TrainState
 
+MANIFEST = "manifest.json"
 SAMPLER_FIELDS = ("ema_params", "ema_stats")
 
 
@@ -28,54 +36,169 @@ class Saver:
 
     def __init__(self, workdir: pathlib.Path, keep: ConfigDict):
         """``keep`` has ``keep_last`` (checkpoints) and ``keep_every`` (steps; 0: none)."""
-        folder = (workdir / "checkpoints").absolute()
-        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._keep = (workdir / "checkpoints").absolute(), keep
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for left in self._folder.glob("*.deleted"):
+            shutil.rmtree(left)
+        # In our own thread: Orbax's would not let the manifest be written after everything else.
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep.keep_last,
-            keep_period=keep.keep_every or None,
-            cleanup_tmp_directories=True,
+            max_to_keep=None, enable_async_checkpointing=False, cleanup_tmp_directories=True
         )
-        self._manager = ocp.CheckpointManager(folder, options=options)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._thread = futures.ThreadPoolExecutor(1, "checkpoint")
+        self._writing: futures.Future[None] | None = None
 
     def __enter__(self) -> "Saver":
         return self
 
     def __exit__(self, *unused: object) -> None:
-        self._manager.close()
+        try:
+            self._wait()
+        finally:
+            self._thread.shutdown()
+            self._manager.close()
 
-    def save(self, state: TrainState, config: ConfigDict) -> None:
-        """Saves the state under its step; returns once it is copied, before it is written.
+    def save(self, state: TrainState, metrics: Mapping[str, float], config: ConfigDict) -> None:
+        """Saves the state and the last metrics under its step; returns once it is copied, before it is written.
 
         A step that is saved already is left as it is: a run is a function of its settings.
+
+        Raises:
+          UserError: this or the last checkpoint cannot be written; those before are whole.
         """
+        self._wait()
         step = int(state.step)
-        if step in self._manager.all_steps():
+        if (self._folder / str(step)).exists():
             return
         state = jax.device_get(state)  # NumPy arrays restore on any number of devices
-        saved = self._manager.save(
+        meta = {
+            "step": step,
+            "settings": config.to_dict(),
+            "metrics": {name: float(value) for name, value in metrics.items()},
+            "manifest": MANIFEST,
+        }
+        self._writing = self._thread.submit(self._write, step, state, meta)
+
+    def _wait(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        try:
+            writing.result()
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(
+                "checkpoints", str(self._folder), f"cannot be written to ({reason})",
+                "make room, or mend it; the same command goes on from the last checkpoint",
+            ) from error  # fmt: skip
+
+    def _write(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
+        self._manager.save(
             step,
             args=ocp.args.Composite(
                 sampler=ocp.args.StandardSave(_sampler(state)),
                 training=ocp.args.StandardSave(_training(state)),
-                meta=ocp.args.JsonSave({"step": step, "settings": config.to_dict()}),
+                meta=ocp.args.JsonSave(meta),
             ),
             force=True,
         )
-        if not saved:
-            raise RuntimeError(f"Orbax did not save step {step}")
+        folder = self._folder / str(step)
+        write_text(folder / MANIFEST, json.dumps(_checksums(folder), indent=1))
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        """Removes what need not be kept, newest last: there is always a whole checkpoint."""
+        whole = [
+            step
+            for step in _numbered(self._folder)
+            if (self._folder / str(step) / MANIFEST).exists()
+        ]
+        for step in whole[: -self._keep.keep_last]:
+            if not self._keep.keep_every or step % self._keep.keep_every:
+                folder = self._folder / str(step)
+                shutil.rmtree(folder.rename(folder.with_suffix(".deleted")))
+
+
+def _numbered(folder: pathlib.Path) -> list[int]:
+    """The numbers that name directories, in order."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+
+
+def _checksums(folder: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of every file below a checkpoint, by its path within."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in (MANIFEST, MANIFEST + ".part"):
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def damage(workdir: pathlib.Path, step: int) -> str:
+    """What is the matter with a checkpoint, in a few words; empty if it is whole.
+
+    It is whole if every file has the checksum of the manifest, which is written last. (Those of lwgan
+    before 0.2 have none: they are whole if their settings can be read.)
+    """
+    folder = workdir / "checkpoints" / str(step)
+    try:
+        if not (folder / MANIFEST).exists():
+            meta = json.loads((folder / "meta" / "metadata").read_text())
+            return f"{MANIFEST} is missing" if "manifest" in meta else ""
+        expected = json.loads((folder / MANIFEST).read_text())
+        found = _checksums(folder)
+        wrong = [name for name in expected if expected[name] != found.get(name)]
+    except (OSError, ValueError) as error:
+        return f"it cannot be read: {' '.join(str(error).split())}"
+    return f"{wrong[0]} is {'damaged' if wrong[0] in found else 'missing'}" if wrong else ""
+
+
+def set_damaged_aside(workdir: pathlib.Path) -> list[int]:
+    """The steps of a run's checkpoints, the newest of them whole.
+
+    Newer ones that are damaged are named and moved to ``damaged/``, so that their steps can be saved
+    again.
+
+    Raises:
+      UserError: there are checkpoints, and none is whole.
+    """
+    there = steps(workdir)
+    reasons: dict[int, str] = {}
+    while there and (reason := damage(workdir, there[-1])):
+        reasons[there.pop()] = reason
+    if reasons and not there:
+        raise _nothing_whole(workdir, step=max(reasons), reason=reasons[max(reasons)])
+    for step, reason in reasons.items():
+        logging.warning("Checkpoint %d is damaged (%s): going on from %d", step, reason, there[-1])
+        target, number = workdir / "damaged" / str(step), 1
+        while target.exists():
+            target, number = target.with_name(f"{step}.{number}"), number + 1
+        target.parent.mkdir(exist_ok=True)
+        (workdir / "checkpoints" / str(step)).rename(target)
+    return there
+
+
+def _nothing_whole(workdir: pathlib.Path, step: int, reason: str) -> UserError:
+    return UserError(
+        "--workdir", str(workdir), f"no checkpoint is whole (of {step}, {reason})",
+        "bring back a copy of one, or start over with --fresh",
+    )  # fmt: skip
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
-    """The steps that have a complete checkpoint, in order."""
-    folder = (workdir / "checkpoints").absolute()
-    if not folder.is_dir():
-        return []
-    with ocp.CheckpointManager(folder, options=_ONLY_READING) as manager:
-        return sorted(manager.all_steps())
+    """The steps that have a checkpoint, whole or damaged, in order."""
+    return _numbered(workdir / "checkpoints")
+
+
+def metrics(workdir: pathlib.Path, step: int) -> dict[str, float]:
+    """The metrics at a checkpoint; none at step 0."""
+    path = workdir / "checkpoints" / str(step) / "meta" / "metadata"
+    return json.loads(path.read_text()).get("metrics", {}) if path.exists() else {}
 
 
 def choose(workdir: pathlib.Path, step: int | None) -> int:
-    """``step`` if it has a checkpoint, or the newest that has.
+    """``step`` if it has a whole checkpoint, or the newest that has.
 
     Raises:
       UserError: there is no such checkpoint, or none.
@@ -85,13 +208,19 @@ def choose(workdir: pathlib.Path, step: int | None) -> int:
         raise UserError(
             "--workdir", str(workdir), "this run has no checkpoint yet", "train it first"
         )
-    if step is None:
-        return there[-1]
-    if step not in there:
+    if step is not None and step not in there:
         raise UserError(
             "--step", step, "has no checkpoint", f"choose from {', '.join(map(str, there))}"
         )
-    return step
+    candidates = [step] if step is not None else reversed(there)
+    for candidate in candidates:
+        reason = damage(workdir, candidate)
+        if not reason:
+            return candidate
+        logging.warning("Checkpoint %d is damaged (%s)", candidate, reason)
+    if step is None:
+        raise _nothing_whole(workdir, candidate, reason)
+    raise UserError("--step", step, f"is damaged ({reason})", "choose another")
 
 
 def restore(workdir: pathlib.Path, step: int, like: TrainState) -> TrainState:

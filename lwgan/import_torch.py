@@ -123,7 +123,7 @@ def import_checkpoint(
     this_run = run.Run(workdir, config, pictures_unknown)
     run.open_for_training(this_run, config, fingerprint="", step=step)
     with checkpoint.Saver(workdir, config.checkpoint) as saver:
-        saver.save(jax.device_get(first), config)
+        saver.save(jax.device_get(first), {}, config)
     return step
 
 

@@ -1,9 +1,12 @@
 """A run directory: starting one, continuing it, and reading it."""
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import flax
@@ -83,7 +86,7 @@ def plan(
     """
     if not exists(workdir):
         others = [path.name for path in workdir.glob("*")] if workdir.is_dir() else []
-        if workdir.exists() and (not workdir.is_dir() or set(others) - {"run.json"}):
+        if workdir.exists() and (not workdir.is_dir() or set(others) - {"run.json", "lock"}):
             raise UserError(
                 "--workdir",
                 str(workdir),
@@ -118,12 +121,7 @@ def open_for_training(run: Run, config: ConfigDict, fingerprint: str, step: int)
     Raises:
       UserError: the directory cannot be made.
     """
-    try:
-        run.workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            "--workdir", str(run.workdir), f"cannot be made ({error.strerror})", "name another"
-        ) from None
+    make_directory(run.workdir)
     for name, (old, new) in settings.changes(run.config, config).items():
         run.info.changes.append({"step": step, "setting": name, "from": old, "to": new})
     if fingerprint != run.info.fingerprint:
@@ -142,6 +140,38 @@ def open_for_training(run: Run, config: ConfigDict, fingerprint: str, step: int)
         "flax": flax.__version__,
     }
     run.write()
+
+
+def make_directory(workdir: pathlib.Path) -> None:
+    """Makes a run directory.
+
+    Raises:
+      UserError: it cannot be made.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            "--workdir", str(workdir), f"cannot be made ({error.strerror})", "name another"
+        ) from None
+
+
+@contextlib.contextmanager
+def alone(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps every other trainer out of a directory; the kernel lets go whatever ends the process.
+
+    Raises:
+      UserError: another process trains there.
+    """
+    with (workdir / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                "--workdir", str(workdir), "another process is training there",
+                "wait for its end, or name another",
+            ) from None  # fmt: skip
+        yield
 
 
 def move_aside(workdir: pathlib.Path) -> pathlib.Path:

@@ -114,6 +114,7 @@ RULES = {
     "train.grad_accum": _number(1),
     "train.precision": _one_of(MATMUL_PRECISIONS),
     "train.seed": _number(0, 2**32 - 1, fixed=True),
+    "train.max_recoveries": _number(0),
     "train.log_every": _number(1),
     "checkpoint.every": _number(1),
     "checkpoint.keep_last": _number(1),
@@ -242,7 +243,10 @@ def to_json(config: ConfigDict) -> str:
 
 
 # Settings that runs of earlier versions lack, with the value of what those runs did.
-ADDED = {"data": {"name": "", "split": "train", "data_dir": ""}}
+ADDED = {
+    "data": {"name": "", "split": "train", "data_dir": ""},
+    "train": {"max_recoveries": 3},
+}
 
 
 def from_json(text: str) -> ConfigDict:

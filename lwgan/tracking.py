@@ -68,20 +68,28 @@ class JsonLinesWriter(QuietWriter):
         """Goes on from ``step``: later lines, of updates that will be made again, are dropped."""
         if path.exists():
             lines = path.read_text().splitlines(keepends=True)
-            kept = [
-                line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step
-            ]
-            write_text(path, "".join(kept))
-        self._file = path.open("a")
+            write_text(path, "".join(line for line in lines if _step_of(line) <= step))
+        self._path, self._works = path, True
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         numbers = {name: float(value) for name, value in scalars.items()}
         finite = {name: x if math.isfinite(x) else None for name, x in numbers.items()}
-        self._file.write(json.dumps({"step": int(step), **finite}) + "\n")
-        self._file.flush()
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps({"step": int(step), **finite}) + "\n")
+            self._works = True
+        except OSError as error:
+            if self._works:
+                logging.warning("%s cannot be written to: %s", self._path, error)
+            self._works = False
 
-    def close(self) -> None:
-        self._file.close()
+
+def _step_of(line: str) -> float:
+    """The step of a line; infinite where it was not written whole."""
+    try:
+        return json.loads(line)["step"] if line.endswith("\n") else math.inf
+    except ValueError:
+        return math.inf
 
 
 def _harmless(method: Callable[..., None]) -> Callable[..., None]:

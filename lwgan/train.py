@@ -4,16 +4,17 @@ import contextlib
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from clu import metric_writers, parameter_overview, periodic_actions
 from ml_collections import ConfigDict
 
 from lwgan import augment, checkpoint, data, log, run, sampling, settings, sources, state, tracking
-from lwgan.errors import Interrupted
+from lwgan.errors import Interrupted, UserError
 from lwgan.losses import LOSSES
 from lwgan.pictures import Pictures, load, summary
 from lwgan.run import Run
@@ -45,62 +46,141 @@ def train(
       Interrupted: a signal asked for the end; the state is saved.
     """
     path = pathlib.Path(workdir).expanduser()
-    this_run, pictures, first = _open(config, path, fresh, accept_new_data)
-    num_steps = config.train.num_steps
     with contextlib.ExitStack() as stack:
+        this_run, pictures, first = _open(config, path, fresh, accept_new_data, stack)
         stack.enter_context(log.to_file(path / "log.txt"))
         logging.info("The data set: %s", summary(pictures))
         gan = state.build(config)
-        current = _first_state(gan, config, path, first)
-        writer = stack.enter_context(
-            contextlib.closing(tracking.create_writer(this_run, config.track, first))
-        )
-        saver = stack.enter_context(checkpoint.Saver(path, config.checkpoint))
-        _describe(writer, config, current, first)
-        batches = Clocked(
-            data.batches(
-                pictures,
-                layout(config),
-                seed=config.train.seed,
-                start_step=first,
-                num_threads=config.data.num_threads,
-                devices=local_devices(),
-            )
-        )
-        current = loop(
-            current,
-            make_update(gan, recipe(config, len(pictures.names))),
-            batches,
-            num_steps,
-            actions(config, this_run, pictures, batches, writer, saver, profile=profile),
-            stack.enter_context(_Signals()).asked,
-        )
+        update = make_update(gan, recipe(config, len(pictures.names)))
+        stop = stack.enter_context(_Signals()).asked
+        current = _state_at(gan, config, path, first)
+        in_a_row = 0
+        while True:
+            try:
+                current = _train_from(
+                    current, update, config, this_run, pictures, stop, profile=profile
+                )
+                break
+            except NotFinite as event:
+                last = max(checkpoint.steps(path), default=0)
+                in_a_row = 1 if last > first else in_a_row + 1
+                first = last
+                if in_a_row > config.train.max_recoveries:
+                    raise UserError(
+                        "training", event.what, f"not finite at step {event.step}, {in_a_row} times "
+                        f"since step {first}, whose checkpoint is untouched",
+                        "lower optim.learning_rate, raise loss.gp_weight or use train.precision=float32",
+                    ) from None  # fmt: skip
+                logging.warning(
+                    "%s not finite at step %d: going back to step %d, with other random numbers",
+                    event.what, event.step, first,
+                )  # fmt: skip
+                restored = _state_at(gan, config, path, first)
+                current = restored.replace(recoveries=restored.recoveries + in_a_row)
         finished = int(current.step)
-        if finished < num_steps:
-            saver.save(current, config)
+        if finished < config.train.num_steps:
             raise Interrupted(f"saved at step {finished}; the same command continues")
         logging.info("Finished %d steps: python -m lwgan.sample --workdir=%s", finished, path)
     return current
 
 
+class NotFinite(Exception):
+    """A loss or a number of the state has become infinite or not a number; nothing of it is saved."""
+
+    def __init__(self, what: str, step: int):
+        super().__init__(f"{what} at step {step}")
+        self.what, self.step = what, step
+
+
+def _train_from(
+    current: TrainState,
+    update: Callable[[int, TrainState, np.ndarray], tuple[TrainState, Terms]],
+    config: ConfigDict,
+    this_run: Run,
+    pictures: Pictures,
+    stop: Callable[[], bool],
+    *,
+    profile: bool,
+) -> TrainState:
+    """Trains to the end, or until ``stop()``, and saves the last state.
+
+    Raises:
+      NotFinite: training has gone wrong since the last checkpoint.
+    """
+    first = int(current.step)
+    batches = Clocked(
+        data.batches(
+            pictures,
+            layout(config),
+            seed=config.train.seed,
+            start_step=first,
+            num_threads=config.data.num_threads,
+            devices=local_devices(),
+        )
+    )
+    with contextlib.ExitStack() as stack:
+        writer = tracking.create_writer(this_run, config.track, first)
+        stack.enter_context(contextlib.closing(writer))
+        saver = stack.enter_context(checkpoint.Saver(this_run.workdir, config.checkpoint))
+        _describe(writer, config, current)
+        current, metrics = loop(
+            current,
+            checkpoint.metrics(this_run.workdir, first),
+            update,
+            batches,
+            config.train.num_steps,
+            actions(config, this_run, pictures, batches, writer, saver, profile=profile),
+            stop,
+        )
+        if int(current.step) < config.train.num_steps:
+            require_finite(current, metrics)
+            saver.save(current, metrics, config)
+    return current
+
+
+def require_finite(current: TrainState, metrics: Mapping[str, float]) -> None:
+    """Raises NotFinite if a metric or any number of the state is infinite or not a number."""
+    bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+    if bad or not _all_finite(current):
+        raise NotFinite(", ".join(bad) or "the state", int(current.step))
+
+
+@jax.jit
+def _all_finite(current: TrainState) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(current)]))
+
+
 def _open(
-    config: ConfigDict, path: pathlib.Path, fresh: bool, accept_new_data: bool
+    config: ConfigDict,
+    path: pathlib.Path,
+    fresh: bool,
+    accept_new_data: bool,
+    stack: contextlib.ExitStack,
 ) -> tuple[Run, Pictures, int]:
-    """The run, its pictures and the step to go on from; refuses whatever it must before it writes."""
+    """The run, its pictures and the step to go on from; refuses whatever it must before it writes.
+
+    ``stack`` keeps other trainers out.
+    """
     settings.check(config)
     settings.check_devices(config, jax.device_count())
     source = sources.open_source(config.data)
-    if fresh and run.exists(path):
+    known = run.exists(path)
+    if known:
+        stack.enter_context(run.alone(path))
+    if fresh and known:
         steps, this_run = [], Run(path, config, run.RunInfo(source.fingerprint))
     else:
-        steps = checkpoint.steps(path)
         this_run = run.plan(config, path, source.fingerprint, accept_new_data=accept_new_data)
+        steps = checkpoint.set_damaged_aside(path)
     first = steps[-1] if steps else 0
     print(f"{'Continuing' if steps else 'Starting'} the run in {path} at step {first}", flush=True)
     pictures = load(source, config.data)
 
-    if fresh and run.exists(path):
+    if fresh and known:
         print(f"The run that was there is now {run.move_aside(path)}", flush=True)
+    if fresh or not known:
+        run.make_directory(path)
+        stack.enter_context(run.alone(path))
     run.open_for_training(this_run, config, source.fingerprint, first)
     return this_run, pictures, first
 
@@ -147,17 +227,17 @@ def local_devices() -> slice:
 
 def loop(
     current: TrainState,
+    metrics: Mapping[str, float],
     update: Callable[[int, TrainState, np.ndarray], tuple[TrainState, Terms]],
     batches: Iterator[np.ndarray],
     num_steps: int,
     actions: list[Action],
     stop: Callable[[], bool],
-) -> TrainState:
+) -> tuple[TrainState, Mapping[str, float]]:
     """Updates until ``num_steps`` are finished or ``stop()``; each action sees every step.
 
-    Metrics that only some steps have keep their last value.
+    Metrics that only some steps have keep their last value: ``metrics`` are those before the first.
     """
-    metrics: Terms = {}
     for step in range(int(current.step) + 1, num_steps + 1):
         current, changed = update(step, current, next(batches))
         metrics = {**metrics, **changed}
@@ -165,7 +245,7 @@ def loop(
             action(step, current, metrics)
         if stop():
             break
-    return current
+    return current, metrics
 
 
 def recipe(config: ConfigDict, num_pictures: int) -> Recipe:
@@ -212,14 +292,13 @@ def actions(
 
     def write_scalars(step: int, current: TrainState, metrics: Terms) -> None:
         numbers = {name: float(value) for name, value in metrics.items()}
+        require_finite(current, numbers)
         writer.write_scalars(step, numbers)
         writer.write_scalars(step, {"data/wait_share": batches.wait_share()})
-        bad = [name for name, number in numbers.items() if not np.isfinite(number)]
-        if bad:
-            raise FloatingPointError(
-                f"{', '.join(bad)} not finite at step {step}: the last checkpoint is untouched; "
-                "lower optim.learning_rate or raise loss.gp_weight"
-            )
+
+    def save(step: int, current: TrainState, metrics: Terms) -> None:
+        require_finite(current, metrics)
+        saver.save(current, metrics, config)
 
     progress = periodic_actions.ReportProgress(
         num_train_steps=last, writer=writer, every_steps=config.train.log_every, every_secs=None
@@ -232,11 +311,7 @@ def actions(
         found.append(
             periodic(config.sample.every, sample_action(config, this_run, pictures, writer))
         )
-    found.append(
-        periodic(
-            config.checkpoint.every, lambda step, current, metrics: saver.save(current, config)
-        )
-    )
+    found.append(periodic(config.checkpoint.every, save))
     if profile:
         hook = periodic_actions.Profile(
             logdir=this_run.workdir / "profile",
@@ -275,10 +350,13 @@ def sample_action(
             "interp": averaged.pictures(path, seed, batch_size),
         }
         grids = {name: sampling.grid(sampling.to_uint8(p), columns) for name, p in drawn.items()}
-        folder.mkdir(exist_ok=True)
-        for name, image in grids.items():
-            suffix = "" if name == "ema" else f"-{name}"
-            sampling.save_png(folder / f"{step:08d}{suffix}.png", image)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, image in grids.items():
+                suffix = "" if name == "ema" else f"-{name}"
+                sampling.save_png(folder / f"{step:08d}{suffix}.png", image)
+        except OSError as error:
+            logging.warning("The samples of step %d could not be written: %s", step, error)
         writer.write_images(step, {f"samples/{name}": image for name, image in grids.items()})
         writer.write_histograms(step, {"samples/values": drawn["ema"]})
         fake_distance = sampling.mean_distance(np.clip(drawn["ema"], 0, 1))
@@ -289,7 +367,7 @@ def sample_action(
     return action
 
 
-def _first_state(gan: Gan, config: ConfigDict, path: pathlib.Path, step: int) -> TrainState:
+def _state_at(gan: Gan, config: ConfigDict, path: pathlib.Path, step: int) -> TrainState:
     """The state to go on from, on the devices."""
     if step == 0:
         return state.on_devices(jax.jit(lambda: state.init_state(gan, config.train.seed))())
@@ -297,15 +375,14 @@ def _first_state(gan: Gan, config: ConfigDict, path: pathlib.Path, step: int) ->
     return state.on_devices(checkpoint.restore(path, step, like))
 
 
-def _describe(
-    writer: metric_writers.MetricWriter, config: ConfigDict, current: TrainState, step: int
-) -> None:
+def _describe(writer: metric_writers.MetricWriter, config: ConfigDict, current: TrainState) -> None:
     """Settings to the trackers, and both networks' parameters to the log."""
     writer.write_hparams(config.to_dict())
+    writer.write_scalars(int(current.step), {"train/recoveries": int(current.recoveries)})
     for name, params in (("generator", current.g_params), ("discriminator", current.d_params)):
         table = parameter_overview.get_parameter_overview(params, include_stats=False)
         logging.info("The %s:\n%s", name, table)
-        writer.write_texts(step, {name: table})
+        writer.write_texts(int(current.step), {name: table})
 
 
 class _Signals:

@@ -59,9 +59,9 @@ def saved(like, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("saved")
     states = {step: filled(like, step, step) for step in (4, 7)}
     with checkpoint.Saver(workdir, keep()) as saver:
-        saver.save(states[4], small())
+        saver.save(states[4], {}, small())
         on_devices = state.on_devices(states[7])
-        saver.save(on_devices, small())
+        saver.save(on_devices, {}, small())
         jax.tree.map(lambda leaf: leaf.delete(), on_devices)  # as the step's donation does
     return workdir, states
 
@@ -136,7 +136,7 @@ def test_other_networks_are_not_restored(saved, model, message, weights):
 def test_old_checkpoints_go(tmp_path, like, last, every, left):
     with checkpoint.Saver(tmp_path, keep(last, every)) as saver:
         for step in (0, 4, 5, 6, 7, 8):
-            saver.save(filled(like, step), small())
+            saver.save(filled(like, step), {}, small())
     assert checkpoint.steps(tmp_path) == left
 
 
@@ -144,8 +144,8 @@ def test_saving_a_step_again_changes_nothing(tmp_path, like):
     first = filled(like, 3)
     for _ in range(2):
         with checkpoint.Saver(tmp_path, keep()) as saver:
-            saver.save(first, small())
-            saver.save(filled(like, 3, seed=1), small())
+            saver.save(first, {}, small())
+            saver.save(filled(like, 3, seed=1), {}, small())
     assert checkpoint.steps(tmp_path) == [3]
     assert_identical(checkpoint.restore(tmp_path, 3, like), first)
 
@@ -155,7 +155,7 @@ def test_half_written_checkpoint_is_none_and_goes(tmp_path, like):
     (half / "meta").mkdir(parents=True)
     assert checkpoint.steps(tmp_path) == []
     with checkpoint.Saver(tmp_path, keep()) as saver:
-        saver.save(filled(like, 10), small())
+        saver.save(filled(like, 10), {}, small())
     assert [p.name for p in half.parent.iterdir()] == ["10"]
 
 
@@ -163,7 +163,7 @@ def test_run_may_be_named_by_a_relative_path(tmp_path, monkeypatch, like):
     monkeypatch.chdir(tmp_path)
     workdir = pathlib.Path("run")
     with checkpoint.Saver(workdir, keep()) as saver:
-        saver.save(filled(like, 1), small())
+        saver.save(filled(like, 1), {}, small())
     assert checkpoint.choose(workdir, None) == 1
     assert_identical(checkpoint.restore(workdir, 1, like), filled(like, 1))
 
