@@ -55,6 +55,8 @@ def pictures_per_second(batches: Iterable[object], size: int) -> float:
 
 def of_lwgan(folder: pathlib.Path, size: int, crop_prob: float) -> dict[str, float]:
     """Pictures/s by what is measured."""
+    import tensorflow  # noqa: F401, its import is no part of what is measured
+
     from configs import default
     from lwgan import data, pictures, sources
 

@@ -24,6 +24,7 @@ PIL_MODES = {"rgb": "RGB", "rgba": "RGBA", "grey": "L"}
 MAX_PIXELS = 500_000_000  # a larger picture is refused: it would fill the memory
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is lower
 
+_ORIENTATION = 0x0112  # in EXIF: 1 is upright, from 5 on the picture lies on its side
 _FORMAT = 1  # of the files that keep pictures; another number and they are made anew
 
 
@@ -88,7 +89,8 @@ def prepare(image: Image.Image, side: int, mode: str) -> np.ndarray:
     takes the first frame, reduces 16 bits to 8, and lays transparent pictures over white unless
     ``mode`` is rgba, where fully transparent pixels become black.
     """
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(_ORIENTATION, 1) != 1:  # else it would only be copied
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
     if image.has_transparency_data:
@@ -96,10 +98,12 @@ def prepare(image: Image.Image, side: int, mode: str) -> np.ndarray:
         if mode != "rgba":
             white = Image.new("RGBA", image.size, (255, 255, 255, 255))
             image = Image.alpha_composite(white, image)
-    image = image.convert(PIL_MODES[mode])
+    if image.mode != PIL_MODES[mode]:
+        image = image.convert(PIL_MODES[mode])
     scale = side / min(image.size)
     size = tuple(max(side, round(length * scale)) for length in image.size)
-    array = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
+    # A quick average first, to no less than twice the size, as JPEG's decoder takes it too.
+    array = np.asarray(image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
     if mode == "rgba":
         array = array * (array[..., 3:] > 0)  # what lies under alpha 0 is arbitrary
     return array if array.ndim == 3 else array[..., None]
@@ -162,7 +166,7 @@ def read(source: Source, index: int, data: ConfigDict) -> tuple[Info, np.ndarray
             image.draft(None, (2 * side, 2 * side))  # JPEG: decode no larger than is of use
             image.load()
             format_ = image.format or ""
-            if image.getexif().get(0x0112, 1) >= 5:  # lies on its side
+            if image.getexif().get(_ORIENTATION, 1) >= 5:
                 width, height = height, width
             plain = image.mode in ("1", "L", "LA", "I", "I;16", "F")
             alpha = image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255
@@ -171,21 +175,19 @@ def read(source: Source, index: int, data: ConfigDict) -> tuple[Info, np.ndarray
         raise ValueError(str(error) or type(error).__name__) from error
     if data.crop_prob == 0:
         array = resize(array, side, centre_box(*array.shape[:2]))
-    colours = array[..., :3].astype(np.int16)
-    grey = plain or (data.mode != "grey" and bool((np.ptp(colours, -1) <= 4).all()))
-    digest = hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()
-    return Info(format_, width, height, alpha, grey, perceptual_hash(array), digest), array
+    tiny = resize(array, 32, (0, 0, array.shape[1], array.shape[0]))[..., :3].astype(np.int16)
+    grey = plain or (data.mode != "grey" and bool((np.ptp(tiny, -1) <= 4).all()))
+    digest = hashlib.blake2b(np.ascontiguousarray(array), digest_size=16).hexdigest()
+    return Info(format_, width, height, alpha, grey, perceptual_hash(tiny), digest), array
 
 
-def perceptual_hash(array: np.ndarray) -> int:
-    """64 bits that barely change with size, compression and brightness of uint8 (H, W, C).
+def perceptual_hash(tiny: np.ndarray) -> int:
+    """64 bits of a picture at 32×32, (32, 32, C), that barely change with size, compression and brightness.
 
-    Which of the 8×8 lowest frequencies of the picture at 32×32 lie above their median.
+    Which of the 8×8 lowest frequencies lie above their median.
     """
-    grey = Image.fromarray(array[..., :3].mean(-1).astype(np.uint8))
-    pixels = np.asarray(grey.resize((32, 32), Image.Resampling.BILINEAR), np.float32)
     waves = np.cos(np.pi * np.outer(np.arange(1, 9), np.arange(32) + 0.5) / 32)
-    lowest = waves @ pixels @ waves.T
+    lowest = waves @ tiny.mean(-1) @ waves.T
     return int.from_bytes(np.packbits(lowest > np.median(lowest)).tobytes(), "big")
 
 

@@ -97,7 +97,7 @@ def test_processes_share_the_batch(folder, processes):
 def test_how_many_steps_are_gathered_at_once_changes_nothing(folder, monkeypatch, together):
     config = drawn.settings(path=str(folder))
     kept = pictures.load(sources.open_source(config), config)
-    monkeypatch.setattr(data, "_BYTES", together * 4 * 32 * 32 * 3)
+    monkeypatch.setattr(data, "_BYTES", together * 4 * 32 * 32 * 4)
     steps = data.batches(kept, data.Layout(1, 4, 1, 1), seed=1, start_step=2, num_threads=2)
     for step, batch in zip(range(2, 9), steps, strict=False):
         positions = np.arange(4 * step, 4 * step + 4)
