@@ -20,8 +20,9 @@ def start() -> None:
 
 @contextlib.contextmanager
 def to_file(path: pathlib.Path) -> Iterator[None]:
-    """Appends the log to a file as well."""
+    """Appends the log to a file as well; where that fails, to the terminal only."""
     handler = python_logging.FileHandler(path)
+    handler.handleError = lambda record: None  # a full disk
     _dress(handler)
     logger = logging.get_absl_logger()
     logger.addHandler(handler)
@@ -29,7 +30,8 @@ def to_file(path: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()
 
 
 def _dress(handler: python_logging.Handler) -> None:
