@@ -86,7 +86,7 @@ def plan(
     """
     if not exists(workdir):
         others = [path.name for path in workdir.glob("*")] if workdir.is_dir() else []
-        if workdir.exists() and (not workdir.is_dir() or set(others) - {"run.json", "lock"}):
+        if workdir.exists() and (not workdir.is_dir() or set(others) - {"run.json"}):
             raise UserError(
                 "--workdir",
                 str(workdir),
@@ -163,15 +163,18 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
     Raises:
       UserError: another process trains there.
     """
-    with (workdir / "lock").open("a") as file:
+    directory = os.open(workdir, os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
                 "--workdir", str(workdir), "another process is training there",
                 "wait for its end, or name another",
             ) from None  # fmt: skip
         yield
+    finally:
+        os.close(directory)
 
 
 def move_aside(workdir: pathlib.Path) -> pathlib.Path:

@@ -52,7 +52,7 @@ def place(tmp_path_factory):
     shapes = jax.eval_shape(lambda: state.init_state(state.build(config), 0))
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     with checkpoint.Saver(place / "run", config.checkpoint) as saver:
-        saver.save(zeros.replace(step=np.int32(3)), config)
+        saver.save(zeros.replace(step=np.int32(3)), {}, config)
     return place
 
 
