@@ -1,7 +1,6 @@
 """lightweight-gan 1.2.1 beside lwgan: the same weights in both, and how to compare what they compute."""
 
 import functools
-import os
 import sys
 import types
 from collections.abc import Iterator, Mapping
@@ -36,8 +35,6 @@ def _import_package() -> types.ModuleType:
 
 
 package = _import_package()
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # threads of several workers would wait for each other, spinning
 
 
 # Compiling takes most of the tests' time, and less without LLVM's optimizations.
