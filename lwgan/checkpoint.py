@@ -15,7 +15,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lwgan.errors import UserError
-from lwgan.run import write_text
+from lwgan.run import move_aside, write_text
 from lwgan.state import Params, TrainState
 
 MANIFEST = "manifest.json"
@@ -138,8 +138,8 @@ def _checksums(folder: pathlib.Path) -> dict[str, str]:
 def damage(workdir: pathlib.Path, step: int) -> str:
     """What is the matter with a checkpoint, in a few words; empty if it is whole.
 
-    It is whole if every file has the checksum of the manifest, which is written last. (Those of lwgan
-    before 0.2 have none: they are whole if their settings can be read.)
+    It is whole if every file has the checksum of the manifest, which is written last. (The first
+    ones had none, and did not say so: they are whole if their settings can be read.)
     """
     folder = workdir / "checkpoints" / str(step)
     try:
@@ -171,10 +171,10 @@ def set_damaged_aside(workdir: pathlib.Path) -> list[int]:
         raise _nothing_whole(workdir, step=max(reasons), reason=reasons[max(reasons)])
     for step, reason in reasons.items():
         logging.warning("Checkpoint %d is damaged (%s): going on from %d", step, reason, there[-1])
-        target, number = workdir / "damaged" / str(step), 1
-        while target.exists():
-            target, number = target.with_name(f"{step}.{number}"), number + 1
+        target = workdir / "damaged" / str(step)
         target.parent.mkdir(exist_ok=True)
+        if target.exists():
+            move_aside(target)
         (workdir / "checkpoints" / str(step)).rename(target)
     return there
 

@@ -60,16 +60,10 @@ class Pictures(NamedTuple):
             return self.array[indices]
         return np.stack(
             [
-                self.crop(i, (seed, _CROP, position))
+                crop(self.at(i), self.image_size, self.crop_prob, (seed, _CROP, position))
                 for i, position in zip(indices, positions, strict=True)
             ]
         )
-
-    def crop(self, index: int, key: Sequence[int]) -> np.ndarray:
-        """uint8 (S, S, C): a random-resized crop with probability ``crop_prob``, else the middle."""
-        array = self.at(index)
-        box = draw_crop(*array.shape[:2], self.crop_prob, key)
-        return resize(array, self.image_size, box)
 
     def centre(self, index: int) -> np.ndarray:
         """uint8 (S, S, C): the middle of a picture."""
@@ -142,6 +136,11 @@ def resize(array: np.ndarray, size: int, box: Box) -> np.ndarray:
     image = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
     resized = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
     return np.asarray(resized).reshape(size, size, -1)
+
+
+def crop(array: np.ndarray, size: int, prob: float, key: Sequence[int]) -> np.ndarray:
+    """uint8 (H, W, C) at (size, size, C): a random-resized crop as ``draw_crop`` draws it."""
+    return resize(array, size, draw_crop(*array.shape[:2], prob, key))
 
 
 def stored_side(data: ConfigDict) -> int:

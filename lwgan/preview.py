@@ -107,8 +107,7 @@ def one_picture(path: str, config: ConfigDict, count: int) -> np.ndarray:
         raise UserError("--image", path, f"does not decode ({error})", "name a picture") from None
     print(f"{path}: {info.format}, {info.width}×{info.height} px")
     prob, size = config.data.crop_prob, config.data.image_size
-    boxes = [pictures.draw_crop(*array.shape[:2], prob, (0, i)) for i in range(count)]
-    return np.stack([pictures.resize(array, size, box) for box in boxes])
+    return np.stack([pictures.crop(array, size, prob, (0, i)) for i in range(count)])
 
 
 def main() -> None:

@@ -121,7 +121,7 @@ def open_for_training(run: Run, config: ConfigDict, fingerprint: str, step: int)
     Raises:
       UserError: the directory cannot be made.
     """
-    make_directory(run.workdir)
+    make_directory(run.workdir, "--workdir")
     for name, (old, new) in settings.changes(run.config, config).items():
         run.info.changes.append({"step": step, "setting": name, "from": old, "to": new})
     if fingerprint != run.info.fingerprint:
@@ -142,17 +142,17 @@ def open_for_training(run: Run, config: ConfigDict, fingerprint: str, step: int)
     run.write()
 
 
-def make_directory(workdir: pathlib.Path) -> None:
-    """Makes a run directory.
+def make_directory(folder: pathlib.Path, flag: str) -> None:
+    """Makes a directory that ``flag`` names, if it is missing.
 
     Raises:
       UserError: it cannot be made.
     """
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            "--workdir", str(workdir), f"cannot be made ({error.strerror})", "name another"
+            flag, str(folder), f"cannot be made ({error.strerror})", "name another"
         ) from None
 
 
@@ -178,7 +178,7 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def move_aside(workdir: pathlib.Path) -> pathlib.Path:
-    """Renames a run to make room for a new one: ``ffhq`` becomes ``ffhq.1``, or the next free number."""
+    """Renames a directory to make room for a new one: ``ffhq`` becomes ``ffhq.1``, or the next free number."""
     number = 1
     while (target := workdir.with_name(f"{workdir.name}.{number}")).exists():
         number += 1

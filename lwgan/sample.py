@@ -77,12 +77,7 @@ def main() -> None:
 
     folder = workdir / "generated" / f"{step:08d}-{source}-{_WEIGHTS.value}"
     folder = pathlib.Path(_OUT.value).expanduser() if _OUT.value else folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            "--out", str(folder), f"cannot be made ({error.strerror})", "name another"
-        ) from None
+    run.make_directory(folder, "--out")
     pictures = sampling.to_uint8(images)
     for number, picture in enumerate(pictures):
         sampling.save_png(folder / f"{number:05d}.png", picture)

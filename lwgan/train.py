@@ -179,7 +179,7 @@ def _open(
     if fresh and known:
         print(f"The run that was there is now {run.move_aside(path)}", flush=True)
     if fresh or not known:
-        run.make_directory(path)
+        run.make_directory(path, "--workdir")
         stack.enter_context(run.alone(path))
     run.open_for_training(this_run, config, source.fingerprint, first)
     return this_run, pictures, first
@@ -273,7 +273,7 @@ def actions(
     config: ConfigDict,
     this_run: Run,
     pictures: Pictures,
-    batches: "Clocked",
+    batches: Clocked,
     writer: metric_writers.MetricWriter,
     saver: checkpoint.Saver,
     *,

@@ -21,10 +21,6 @@ def load(**settings):
     return pictures.load(sources.open_source(config), config)
 
 
-def crop(array, size, prob, key):
-    return pictures.resize(array, size, pictures.draw_crop(*array.shape[:2], prob, key))
-
-
 def pixels(values, mode="RGB"):
     """A picture of 2×2 pixels, so that preparation at 2 px resizes nothing."""
     image = Image.new(mode, (2, 2))
@@ -194,14 +190,14 @@ def test_centre_crop(shape, size, top, left):
 
 def test_random_crop_is_decided_by_its_key():
     array = np.asarray(drawn.noise(0, (50, 40)))
-    first, again, other = (crop(array, 32, 1.0, (0, 1, key)) for key in (5, 5, 6))
+    first, again, other = (pictures.crop(array, 32, 1.0, (0, 1, key)) for key in (5, 5, 6))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
 def test_random_crop_has_half_to_all_of_the_picture():
     ramp = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, :, None], (64, 64, 3))
-    crops = [crop(ramp, 32, 1.0, (0, 1, key)) for key in range(200)]
+    crops = [pictures.crop(ramp, 32, 1.0, (0, 1, key)) for key in range(200)]
     widths = np.array([np.ptp(crop) + 1 for crop in crops])
     assert widths.min() >= 64 * 0.5**0.5 * 0.98 - 2
     assert widths.min() < 50 and widths.max() > 61
@@ -219,7 +215,7 @@ def test_random_crop_happens_with_its_probability(prob, expected):
 def test_random_crop_has_its_size_whatever_the_picture(shape):
     array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     for key in range(10):
-        assert crop(array, 32, 1.0, (0, 1, key)).shape == (32, 32, shape[2])
+        assert pictures.crop(array, 32, 1.0, (0, 1, key)).shape == (32, 32, shape[2])
 
 
 def test_a_picture_is_cropped_anew_at_each_position(folder):

@@ -16,6 +16,7 @@ from lwgan.errors import Interrupted
 from lwgan.train import loop, train
 from tests import tiny
 from tests.distance import sliced_wasserstein
+from tests.kill_training import series
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -52,16 +53,6 @@ def test_the_loop_ends_after_the_step_in_which_it_is_asked_to():
 
 def test_the_loop_does_nothing_when_all_steps_are_finished():
     assert loop(Counter(7), {}, None, iter(()), 7, [], lambda: False)[0].step == 7
-
-
-def series(workdir):
-    """The logged scalars that the clock does not decide."""
-    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [
-        line
-        for line in lines
-        if not {"steps_per_sec", "uptime", "data/wait_share", "train/recoveries"} & line.keys()
-    ]
 
 
 def test_twenty_and_twenty_steps_are_forty(tmp_path):
