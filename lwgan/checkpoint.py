@@ -19,6 +19,7 @@ from lwgan.run import move_aside, write_text
 from lwgan.state import Params, TrainState
 
 MANIFEST = "manifest.json"
+_UNFINISHED = f"{MANIFEST} is missing"
 SAMPLER_FIELDS = ("ema_params", "ema_stats")
 
 
@@ -145,7 +146,7 @@ def damage(workdir: pathlib.Path, step: int) -> str:
     try:
         if not (folder / MANIFEST).exists():
             meta = json.loads((folder / "meta" / "metadata").read_text())
-            return f"{MANIFEST} is missing" if "manifest" in meta else ""
+            return _UNFINISHED if "manifest" in meta else ""
         expected = json.loads((folder / MANIFEST).read_text())
         found = _checksums(folder)
         wrong = [name for name in expected if expected[name] != found.get(name)]
@@ -155,7 +156,7 @@ def damage(workdir: pathlib.Path, step: int) -> str:
 
 
 def set_damaged_aside(workdir: pathlib.Path) -> list[int]:
-    """The steps of a run's checkpoints, the newest of them whole.
+    """The steps of a run's checkpoints, the newest of them whole; none if its first save was cut short.
 
     Newer ones that are damaged are named and moved to ``damaged/``, so that their steps can be saved
     again.
@@ -167,10 +168,12 @@ def set_damaged_aside(workdir: pathlib.Path) -> list[int]:
     reasons: dict[int, str] = {}
     while there and (reason := damage(workdir, there[-1])):
         reasons[there.pop()] = reason
-    if reasons and not there:
+    first_save_was_cut = list(reasons.values()) == [_UNFINISHED]
+    if reasons and not there and not first_save_was_cut:
         raise _nothing_whole(workdir, step=max(reasons), reason=reasons[max(reasons)])
     for step, reason in reasons.items():
-        logging.warning("Checkpoint %d is damaged (%s): going on from %d", step, reason, there[-1])
+        last = there[-1] if there else 0
+        logging.warning("Checkpoint %d is damaged (%s): going on from %d", step, reason, last)
         target = workdir / "damaged" / str(step)
         target.parent.mkdir(exist_ok=True)
         if target.exists():

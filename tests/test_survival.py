@@ -86,6 +86,16 @@ def test_without_a_whole_checkpoint_nothing_is_moved(whole, tmp_path):
     assert checkpoint.steps(copy) == [2, 4] and not (copy / "damaged").exists()
 
 
+def test_a_run_whose_first_save_was_cut_short_begins_again(whole, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(whole[0], copy)
+    shutil.rmtree(copy / "checkpoints" / "4")
+    (copy / "checkpoints" / "2" / checkpoint.MANIFEST).unlink()
+    last = train(run.read(copy).config, copy)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(last), whole[1])
+    assert kill_training.series(copy) == kill_training.series(whole[0])
+
+
 def poisoned(monkeypatch, when):
     """Training whose generator becomes not a number after the updates that ``when`` names, one by one."""
     make_update = train_module.make_update
