@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 
@@ -24,6 +25,10 @@ def run(main: Callable[[], None], *, takes_config: bool = False) -> None:
     if {"--help", "-h"} & set(argv):
         print(sys.modules["__main__"].__doc__.strip() + "\n" + flags.FLAGS.main_module_help())
         return
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        )  # no traceback; training has a handler of its own
     log.start()
     try:
         if takes_config:
@@ -120,4 +125,8 @@ def _blamed(argv: list[str], message: str) -> tuple[str, str | None, str]:
         name, _, value = argument.lstrip("-").partition("=")
         if names and names[-1] in (name, *name.split(".")):
             return f"--{name}", value, reason
+    overrides = [argument for argument in argv[1:] if argument.startswith("--config.")]
+    if len(overrides) == 1 and "Error" not in reason:
+        name, _, value = overrides[0].partition("=")
+        return name, value, reason
     return "--config", _value_of("config", argv), reason  # an error in the file

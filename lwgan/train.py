@@ -123,18 +123,22 @@ def _train_from(
         stack.enter_context(contextlib.closing(writer))
         saver = stack.enter_context(checkpoint.Saver(this_run.workdir, config.checkpoint))
         _describe(writer, config, current)
-        current, metrics = loop(
-            current,
-            checkpoint.metrics(this_run.workdir, first),
-            update,
-            batches,
-            config.train.num_steps,
-            actions(config, this_run, pictures, batches, writer, saver, profile=profile),
-            stop,
-        )
-        if int(current.step) < config.train.num_steps:
-            require_finite(current, metrics)
-            saver.save(current, metrics, config)
+        try:
+            current, metrics = loop(
+                current,
+                checkpoint.metrics(this_run.workdir, first),
+                update,
+                batches,
+                config.train.num_steps,
+                actions(config, this_run, pictures, batches, writer, saver, profile=profile),
+                stop,
+            )
+            if int(current.step) < config.train.num_steps:
+                require_finite(current, metrics)
+                saver.save(current, metrics, config)
+        except NotFinite as event:
+            writer.write_texts(event.step, {"train/not_finite": event.what})
+            raise
     return current
 
 

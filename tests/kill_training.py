@@ -1,6 +1,7 @@
-"""Kills a real training process with -9 at random moments, many times, and compares with a quiet run.
+"""Kills a real training process at random moments, many times, and compares with a quiet run.
 
     python -m tests.kill_training --kills=20
+    python -m tests.kill_training --kills=20 --signal=SIGTERM
 
 A third of the kills and more come while a checkpoint is being written. In the end every array of the
 state and every logged series must be those of a run that nobody disturbed, bit for bit.
@@ -16,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from lwgan import checkpoint, run, state
+from lwgan import checkpoint, command, run, state
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS_PER_LIFE = 8
@@ -37,7 +39,9 @@ class Outcome(NamedTuple):
     lines_compared: int
 
 
-def start(workdir: pathlib.Path, num_steps: int, *flags: str) -> subprocess.Popen:
+def start(
+    workdir: pathlib.Path, num_steps: int, *flags: str, program: Sequence[str] = ("main.py",)
+) -> subprocess.Popen:
     """A tiny training run in a process of its own."""
     settings = {
         "data.image_size": 32, "model.latent_dim": 8, "model.fmap_max": 8, "model.recon_size": 16,
@@ -47,7 +51,7 @@ def start(workdir: pathlib.Path, num_steps: int, *flags: str) -> subprocess.Pope
     }  # fmt: skip
     return subprocess.Popen(
         [
-            sys.executable, "main.py", "--config=configs/quickstart.py", f"--workdir={workdir}",
+            sys.executable, *program, "--config=configs/quickstart.py", f"--workdir={workdir}",
             *(f"--config.{name}={value}" for name, value in settings.items()), *flags,
         ],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -69,7 +73,13 @@ def saving(workdir: pathlib.Path) -> bool:
     )
 
 
-def kill(process: subprocess.Popen, workdir: pathlib.Path, step: int, rng: random.Random) -> bool:
+def kill(
+    process: subprocess.Popen,
+    workdir: pathlib.Path,
+    step: int,
+    rng: random.Random,
+    number: signal.Signals,
+) -> bool:
     """Kills after a step that it has logged, at once, or within its next save: whether it was one."""
     in_a_save = rng.random() < 0.6
     while _last_step(workdir) < step or (in_a_save and not saving(workdir)):
@@ -77,9 +87,16 @@ def kill(process: subprocess.Popen, workdir: pathlib.Path, step: int, rng: rando
             raise RuntimeError(process.stderr.read())
         time.sleep(0.001)
     time.sleep(rng.random() * (0.02 if in_a_save else 0.2))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return saving(workdir)
+    was_saving = saving(workdir)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=900)
+    if number == signal.SIGKILL:
+        return saving(workdir)
+    assert process.returncode == command.INTERRUPTED, errors
+    saved = max(checkpoint.steps(workdir))
+    last_line = f"interrupted: saved at step {saved}; the same command continues"
+    assert errors.splitlines()[-1] == last_line and not saving(workdir), errors
+    return was_saving
 
 
 def _last_step(workdir: pathlib.Path) -> int:
@@ -130,7 +147,9 @@ def compare(quiet: pathlib.Path, disturbed: pathlib.Path) -> tuple[int, int]:
     return sum(np.asarray(leaf).nbytes for leaf in ours), len(series(quiet))
 
 
-def survive(folder: pathlib.Path, kills: int, seed: int) -> Outcome:
+def survive(
+    folder: pathlib.Path, kills: int, seed: int, number: signal.Signals = signal.SIGKILL
+) -> Outcome:
     """Trains twice, undisturbed and killed so many times, and compares."""
     rng, num_steps = random.Random(seed), STEPS_PER_LIFE * (kills + 1)
     quiet, disturbed = folder / "quiet" / "run", folder / "disturbed" / "run"
@@ -138,7 +157,7 @@ def survive(folder: pathlib.Path, kills: int, seed: int) -> Outcome:
     during_a_save = 0
     for number in range(kills):
         step = number * STEPS_PER_LIFE + rng.randrange(1, STEPS_PER_LIFE)
-        during_a_save += kill(start(disturbed, num_steps), disturbed, step, rng)
+        during_a_save += kill(start(disturbed, num_steps), disturbed, step, rng, number)
         print(f"kill {number + 1} of {kills}, {during_a_save} of them during a save", flush=True)
     finish(start(disturbed, num_steps))
     leftovers = [path.name for path in (disturbed / "checkpoints").iterdir()]
@@ -151,10 +170,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signal", default="SIGKILL", choices=["SIGKILL", "SIGTERM", "SIGINT"])
     arguments = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
     with tempfile.TemporaryDirectory() as folder:
-        print(survive(pathlib.Path(folder), arguments.kills, arguments.seed))
+        number = signal.Signals[arguments.signal]
+        print(survive(pathlib.Path(folder), arguments.kills, arguments.seed, number))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """What a run survives: kill -9, damaged checkpoints, losses that are not finite, a second trainer, a full disk."""
 
+import itertools
 import json
 import os
+import pathlib
 import resource
 import shutil
 import signal
@@ -13,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lwgan import checkpoint, run, state
+from lwgan import checkpoint, run, sampling, state
 from lwgan import train as train_module
 from lwgan.errors import UserError
 from lwgan.train import train
@@ -21,10 +23,12 @@ from tests import kill_training, tiny
 
 
 @pytest.mark.slow
-def test_kills_change_nothing(tmp_path):
-    outcome = kill_training.survive(tmp_path, kills=5, seed=0)
-    assert outcome.kills == 5 and outcome.during_a_save >= 2
-    assert outcome.bytes_compared > 10_000 and outcome.lines_compared == 48
+@pytest.mark.parametrize(("number", "kills"), [(signal.SIGKILL, 5), (signal.SIGTERM, 2)])
+def test_kills_change_nothing(tmp_path, number, kills):
+    outcome = kill_training.survive(tmp_path, kills, seed=0, number=number)
+    assert outcome.kills == kills
+    assert number != signal.SIGKILL or outcome.during_a_save >= 2
+    assert outcome.bytes_compared > 10_000 and outcome.lines_compared == 8 * (kills + 1)
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +67,20 @@ def test_damage_to_any_file_of_a_checkpoint_is_found(whole, tmp_path, harm):
     assert not checkpoint.damage(whole[0], 4)
 
 
-def test_a_run_goes_on_before_its_damaged_checkpoint(whole, tmp_path, caplog):
+@pytest.mark.parametrize(
+    "file",
+    [
+        "training/d/*",
+        *(
+            pytest.param(file, marks=pytest.mark.slow)
+            for file in ("training/_METADATA", "sampler/ocdbt.process_0/d/*", "meta/metadata")
+        ),
+    ],
+)
+def test_a_run_goes_on_before_its_damaged_checkpoint(whole, tmp_path, file):
     copy = tmp_path / "run"
     shutil.copytree(whole[0], copy)
-    flip(next((copy / "checkpoints" / "4" / "training" / "d").iterdir()))
+    flip(next((copy / "checkpoints" / "4").glob(file)))
     (copy / "checkpoints" / "6").mkdir()
     last = train(run.read(copy).config, copy)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(last), whole[1])
@@ -125,6 +139,52 @@ def test_a_state_that_is_not_finite_goes_back_and_on(tmp_path, monkeypatch, whol
     assert checkpoint.steps(tmp_path / "run") == [2, 4]
     two, other = (kill_training.series(w) for w in (tmp_path / "run", whole[0]))
     assert two[:2] == other[:2] and two[2] != other[2]  # other random numbers from there on
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_pictures_that_are_not_finite_cost_the_way_back_to_a_checkpoint(
+    tmp_path, monkeypatch, precision
+):
+    """Then all goes on as from that checkpoint with one recovery more."""
+    batches = train_module.data.batches
+    bad_steps = iter([])
+
+    def floats(pictures, layout, *, start_step, **options):
+        steps = itertools.count(start_step + 1)
+        for images in batches(pictures, layout, start_step=start_step, **options):
+            images = images.astype(np.float32)
+            if next(steps) == 3 and next(bad_steps, None):
+                images[0, 0, 0, 0, 5, 7] = np.nan
+            yield images
+
+    def settings(num_steps):
+        return tiny.config(
+            train__num_steps=num_steps, train__precision=precision, checkpoint__every=2,
+            sample__every=0, train__log_every=1,
+        )  # fmt: skip
+
+    texts = []
+    create_writer = train_module.tracking.create_writer
+
+    def overheard(*arguments):
+        writer = create_writer(*arguments)
+        monkeypatch.setattr(writer, "write_texts", lambda *text: texts.append(text))
+        return writer
+
+    monkeypatch.setattr(train_module.data, "batches", floats)
+    two = jax.device_get(train(settings(2), tmp_path / "other"))
+    (tmp_path / "other" / "checkpoints" / "2").rename(tmp_path / "without a recovery")
+    with checkpoint.Saver(tmp_path / "other", settings(2).checkpoint) as saver:
+        saver.save(two.replace(recoveries=np.int32(1)), {}, settings(2))
+    other = jax.device_get(train(settings(4), tmp_path / "other"))
+
+    bad_steps = iter([True])
+    monkeypatch.setattr(train_module.tracking, "create_writer", overheard)
+    last = jax.device_get(train(settings(4), tmp_path / "run"))
+    assert last.recoveries == 1
+    jax.tree.map(np.testing.assert_array_equal, last, other)
+    ((step, event),) = [text for text in texts if "train/not_finite" in text[1]]
+    assert step == 3 and "d/adversarial" in event["train/not_finite"]
 
 
 def test_a_run_that_is_never_finite_stops_with_advice(tmp_path, monkeypatch):
@@ -203,3 +263,64 @@ def test_checkpoints_of_the_first_format_are_still_read(whole, tmp_path):
     assert checkpoint.choose(copy, None) == 4
     like = jax.eval_shape(lambda: state.init_state(state.build(run.read(copy).config), 0))
     jax.tree.map(np.testing.assert_array_equal, checkpoint.restore(copy, 4, like), whole[1])
+
+
+def test_a_run_directory_of_each_format_keeps_its_meaning(tmp_path):
+    """Written by the first lwgan that could be installed: its settings lack what came later."""
+    copy = tmp_path / "run"
+    shutil.copytree(pathlib.Path(__file__).parent / "data" / "format1", copy)
+    config = run.read(copy).config
+    like = jax.eval_shape(lambda: state.init_state(state.build(config), 0))
+    step = checkpoint.choose(copy, None)
+    params, stats = checkpoint.restore_generator(copy, step, like, "ema")
+    sampler = sampling.Sampler(state.build_generator(config), params, stats)
+    drawn = sampler.pictures(sampler.latents(0, 2), 0, batch_size=2)
+    np.testing.assert_allclose(drawn, np.load(copy / "samples.npy"), atol=1e-5)
+
+    before = (copy / "metrics.jsonl").read_text()
+    config.train.num_steps = step + 1
+    last = train(config, copy, accept_new_data=True)  # the font may be a newer one
+    assert (step, int(last.step), checkpoint.steps(copy)) == (4, 5, [4, 5])
+    assert (copy / "metrics.jsonl").read_text().startswith(before)
+
+
+TWICE = """
+import os, signal, main
+from lwgan import command, train
+
+make_update = train.make_update
+
+def twice_at_2(gan, recipe):
+    advance = make_update(gan, recipe)
+    def update(step, *arguments):
+        if step == 2:
+            os.kill(os.getpid(), signal.{name})
+            os.kill(os.getpid(), signal.{name})
+        return advance(step, *arguments)
+    return update
+
+train.make_update = twice_at_2
+command.run(main.main, takes_config=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(tmp_path, number):
+    program = ("-c", TWICE.format(name=number.name))
+    process = kill_training.start(tmp_path / "run", 4, program=program)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == -number, errors
+    assert "Traceback" not in errors
+    assert "again to stop at once" in errors.splitlines()[-1]
+    assert not checkpoint.steps(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_of_two_trainers_started_at_once_one_trains(tmp_path):
+    started = [kill_training.start(tmp_path / "run", 4) for _ in range(2)]
+    errors = [process.communicate(timeout=600)[1] for process in started]
+    assert sorted(process.returncode for process in started) == [0, 2], errors
+    (refused,) = [text for process, text in zip(started, errors, strict=True) if process.returncode]
+    assert refused.count("\n") == 1 and "another process is training there" in refused
+    assert checkpoint.choose(tmp_path / "run", None) == 4
