@@ -87,12 +87,12 @@ def kill(
             raise RuntimeError(process.stderr.read())
         time.sleep(0.001)
     time.sleep(rng.random() * (0.02 if in_a_save else 0.2))
-    was_saving = saving(workdir)
+    was_saving, sent_at = saving(workdir), _last_step(workdir)
     process.send_signal(number)
     _, errors = process.communicate(timeout=900)
     if number == signal.SIGKILL:
         return saving(workdir)
-    assert process.returncode == command.INTERRUPTED, errors
+    assert process.returncode == command.INTERRUPTED, f"after step {sent_at}: {errors}"
     saved = max(checkpoint.steps(workdir))
     last_line = f"interrupted: saved at step {saved}; the same command continues"
     assert errors.splitlines()[-1] == last_line and not saving(workdir), errors
