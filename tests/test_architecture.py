@@ -30,6 +30,7 @@ LAYERS = [
     "errors log",
     "models losses augment keys optimizers sources pictures",
     "data state step settings sampling checkpoint run tracking torch_weights",
+    "trained writers",
     "train",
     "command",
 ]

@@ -88,9 +88,9 @@ def test_mean_distance_of_equal_pictures_is_zero():
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
-def test_save_png(tmp_path, channels, mode):
+def test_save_picture(tmp_path, channels, mode):
     picture = np.random.default_rng(0).integers(0, 256, (4, 5, channels), np.uint8)
-    sampling.save_png(tmp_path / "picture.png", picture)
+    sampling.save_picture(tmp_path / "picture.png", picture)
     assert [p.name for p in tmp_path.iterdir()] == ["picture.png"]
     with Image.open(tmp_path / "picture.png") as image:
         assert image.mode == mode and image.format == "PNG"

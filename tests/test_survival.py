@@ -185,7 +185,7 @@ def test_samples_that_cannot_be_written_are_a_warning(tmp_path, monkeypatch, cap
     def full(path, image):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(train_module.sampling, "save_png", full)
+    monkeypatch.setattr(train_module.sampling, "save_picture", full)
     last = train(tiny.config(train__num_steps=2, sample__every=1), tmp_path / "run")
     assert last.step == 2
 
