@@ -31,6 +31,7 @@ LAYERS = [
     "models losses augment keys optimizers sources pictures",
     "data state step settings sampling checkpoint run tracking torch_weights",
     "trained writers",
+    "artifacts",
     "train",
     "command",
 ]
