@@ -63,10 +63,12 @@ class Sampler:
         ``seed`` draws the noise inputs, picture by picture; None leaves them out.
 
         Raises:
-          UserError: the latents have another shape.
+          UserError: the latents have another shape, or are no numbers.
         """
-        latents = np.asarray(latents, np.float32)
-        require_latents(latents, self.generator.latent_dim, "latents")
+        latents, dim = np.asarray(latents), self.generator.latent_dim
+        if latents.shape[1:] != (dim,) or not len(latents) or latents.dtype.kind not in "fiu":
+            found = f"{latents.dtype} {latents.shape}"
+            raise UserError("latents", found, f"must be numbers (B, {dim})", "mend them")
         noise = None if seed is None else Draws.of_seed(seed, len(latents))
         return np.stack(list(self.stream(latents, noise)))
 
@@ -149,18 +151,6 @@ def generate(
 
 
 _generate = jax.jit(generate, static_argnums=0)
-
-
-def require_latents(latents: np.ndarray, latent_dim: int, what: str) -> None:
-    """Raises UserError unless the latents are numbers (B, latent_dim)."""
-    if latents.ndim != 2 or latents.shape[1] != latent_dim or not len(latents):
-        raise UserError(
-            what, latents.shape, f"latents must have the shape (B, {latent_dim})", "mend them"
-        )
-    if not np.issubdtype(latents.dtype, np.floating) and not np.issubdtype(
-        latents.dtype, np.integer
-    ):
-        raise UserError(what, str(latents.dtype), "latents must be numbers", "mend them")
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
