@@ -73,7 +73,7 @@ def _npy(path: pathlib.Path, shape: tuple[int, ...]) -> Iterator:
 def write_video(path: pathlib.Path, frames: Iterator[np.ndarray], fps: int) -> None:
     """Writes uint8 (H, W, C) frames as they come, whole or not at all, as .mp4 (H.264), .webp or .gif.
 
-    Height and width are even. rgba keeps its alpha in a .webp and lies over white in the others.
+    Height and width are even. rgba lies over white.
 
     Raises:
       OSError: ffmpeg cannot write it.
@@ -81,9 +81,8 @@ def write_video(path: pathlib.Path, frames: Iterator[np.ndarray], fps: int) -> N
     from imageio_ffmpeg import get_ffmpeg_exe
 
     first = next(frames)
-    height, width, channels = first.shape
-    alpha = channels == 4 and path.suffix == ".webp"
-    raw = f"-f rawvideo -pix_fmt {'rgba' if alpha else 'rgb24'} -s {width}x{height} -r {fps} -i -"
+    height, width, _ = first.shape
+    raw = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {fps} -i -"
     part = path.with_name(path.name + ".part")
     command = [
         get_ffmpeg_exe(),
@@ -92,13 +91,16 @@ def write_video(path: pathlib.Path, frames: Iterator[np.ndarray], fps: int) -> N
         *_VIDEOS[path.suffix].split(),
     ]
     with tempfile.TemporaryFile() as said:
-        with subprocess.Popen([*command, part], stdin=subprocess.PIPE, stderr=said) as process:
-            try:
+        process = subprocess.Popen([*command, part], stdin=subprocess.PIPE, stderr=said)
+        # Where ffmpeg has ended early, the pipe is broken, and its exit status and words tell why.
+        try:
+            with contextlib.suppress(BrokenPipeError):
                 for frame in itertools.chain([first], frames):
-                    process.stdin.write((frame if alpha else over_white(frame)).tobytes())
+                    process.stdin.write(over_white(frame).tobytes())
+        finally:
+            with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
-            except BrokenPipeError:
-                pass  # ffmpeg has ended, and says why
+            process.wait()
         if process.returncode:
             said.seek(0)
             raise OSError(f"ffmpeg: {said.read().decode(errors='replace').strip()}")
