@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lwgan import checkpoint, run, state
-from lwgan import train as train_module
+from lwgan import checkpoint, run, state, training
 from lwgan.errors import UserError
-from lwgan.train import train
+from lwgan.training import train
 from tests import kill_training, tiny
 
 
@@ -98,7 +97,7 @@ def test_a_run_whose_first_save_was_cut_short_begins_again(whole, tmp_path):
 
 def poisoned(monkeypatch, when):
     """Training whose generator becomes not a number after the updates that ``when`` names, one by one."""
-    make_update = train_module.make_update
+    make_update = training.make_update
 
     def broken(gan, recipe):
         advance = make_update(gan, recipe)
@@ -112,7 +111,7 @@ def poisoned(monkeypatch, when):
 
         return update
 
-    monkeypatch.setattr(train_module, "make_update", broken)
+    monkeypatch.setattr(training, "make_update", broken)
 
 
 def test_a_state_that_is_not_finite_goes_back_and_on(tmp_path, monkeypatch, whole):
@@ -185,7 +184,7 @@ def test_samples_that_cannot_be_written_are_a_warning(tmp_path, monkeypatch, cap
     def full(path, image):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(train_module.sampling, "save_picture", full)
+    monkeypatch.setattr(training.sampling, "save_picture", full)
     last = train(tiny.config(train__num_steps=2, sample__every=1), tmp_path / "run")
     assert last.step == 2
 

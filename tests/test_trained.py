@@ -87,18 +87,16 @@ def test_changed_runs_are_refused(workdir, tmp_path, name, change, message):
         lwgan.load(changed(workdir, tmp_path / "run", name, change))
 
 
-def test_importing_lwgan_imports_nothing_large():
+def test_what_lwgan_offers_is_imported_when_asked_for():
     code = (
         "import sys, lwgan\n"
         "print(*{'jax', 'flax', 'tensorflow', 'aim'} & set(sys.modules))\n"
         "lwgan.load\n"
         "print(*{'tensorflow', 'aim', 'clu'} & set(sys.modules))\n"
+        "print(lwgan.train is sys.modules['lwgan.training'].train)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (ended.stdout, ended.returncode) == ("\n\n", 0), ended.stderr
-
-
-def test_lwgan_has_no_other_names():
-    assert "load" in dir(lwgan)
+    assert (ended.stdout, ended.returncode) == ("\n\nTrue\n", 0), ended.stderr
+    assert {"load", "train"} <= set(dir(lwgan))
     with pytest.raises(AttributeError, match="lode"):
         _ = lwgan.lode
