@@ -38,7 +38,7 @@ _FORMAT = flags.DEFINE_enum("format", "mp4", ["mp4", "webp", "gif"], "Of the vid
 _TRUNCATION = flags.DEFINE_float(
     "truncation",
     1.0,
-    "Multiplies the latents: below 1, pictures are likelier and more alike.",
+    "Multiplies the latents; 0: the same for all pictures.",
     lower_bound=0.0,
 )
 _SAVE_FRAMES = flags.DEFINE_bool("save_frames", False, "Also write every frame as PNG.")

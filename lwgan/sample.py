@@ -40,7 +40,7 @@ _WEIGHTS = flags.DEFINE_enum(
 _TRUNCATION = flags.DEFINE_float(
     "truncation",
     1.0,
-    "Multiplies the latents: below 1, pictures are likelier and more alike.",
+    "Multiplies the latents; 0: the same for all pictures.",
     lower_bound=0.0,
 )
 _NOISE = flags.DEFINE_enum(

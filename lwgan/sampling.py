@@ -75,8 +75,8 @@ class Sampler:
     def sample(self, seed: int = 0, num_images: int = 16, truncation: float = 1.0) -> np.ndarray:
         """The first pictures of a seed: uint8 (B, H, W, C).
 
-        Truncation below 1 scales the latents towards zero: likelier pictures, more alike. (After Brock
-        et al., ICLR 2019, who draw again what lies outside.)
+        ``truncation`` multiplies the latents; with 0, only the noise inputs differ. What follows the first
+        layer is normalised: do not expect likelier pictures of 0.7, as in networks without that.
         """
         draws = Draws.of_seed(seed, num_images)
         latents = DrawnLatents(draws, self.generator.latent_dim)
@@ -238,7 +238,8 @@ def closed_loop(keyframes: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndar
         between(start[None], end[None], count + 1)[:-1]
         for start, end, count in zip(keyframes, following, np.diff(stops), strict=True)
     ]
-    return np.concatenate([*ways, ways[0][:1]]), stops
+    path = np.concatenate(ways)
+    return np.concatenate([path, path[:1]]), stops
 
 
 def mean_distance(images: np.ndarray) -> float:

@@ -91,6 +91,13 @@ def test_loop_takes_longer_for_a_greater_angle():
     )
 
 
+def test_loop_with_the_same_keyframe_twice_has_all_its_frames():
+    keyframes = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
+    path, stops = sampling.closed_loop(keyframes, 9)
+    np.testing.assert_array_equal(stops, [0, 0, 4, 8])
+    np.testing.assert_allclose(sampling.angles(path[:-1], path[1:]), np.pi / 8, rtol=1e-6)
+
+
 def test_thumbnails_are_means():
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     small = sampling.thumbnails(images, 4)
