@@ -26,7 +26,7 @@ _PROFILE = flags.DEFINE_bool("profile", False, "Write a profile of a few steps t
 def main() -> None:
     """Runs the command with its flags."""
     config, workdir = command.config(), command.workdir()
-    from lwgan.train import train  # after the flags: it brings TensorFlow along
+    from lwgan.training import train  # after the flags: it brings TensorFlow along
 
     train(
         config,

@@ -30,7 +30,7 @@ def measure(name: str, changes: dict[str, int], folder: pathlib.Path) -> None:
     import numpy as np
 
     from lwgan import checkpoint, state, step
-    from lwgan.train import layout, recipe, require_finite
+    from lwgan.training import layout, recipe, require_finite
 
     config = importlib.import_module(f"configs.{name}").get_config()
     config.train.grad_accum = 1

@@ -65,7 +65,7 @@ def lwgan_jobs(setting: Setting) -> Jobs:
 
     from lwgan import state, step
     from lwgan.sampling import Sampler
-    from lwgan.train import layout, recipe
+    from lwgan.training import layout, recipe
 
     config = importlib.import_module(f"configs.{setting.config}").get_config()
     config.data.image_size, config.model.fmap_max = setting.image_size, setting.fmap_max

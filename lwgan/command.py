@@ -5,7 +5,8 @@ import pathlib
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -13,7 +14,14 @@ from ml_collections import ConfigDict, config_flags
 from lwgan import log
 from lwgan.errors import Interrupted, UserError
 
+if TYPE_CHECKING:
+    from lwgan.run import Run
+    from lwgan.trained import Trained
+
+flags.disclaim_key_flags()  # --help shows the flags of OfRun with the command's own
+
 USER_ERROR, INTERRUPTED = 2, 75  # exit codes; 0: finished, 1: anything else
+MAX_SEEDS = 10**6  # that --seeds may name
 
 
 def run(main: Callable[[], None], *, takes_config: bool = False) -> None:
@@ -130,3 +138,76 @@ def _blamed(argv: list[str], message: str) -> tuple[str, str | None, str]:
         name, _, value = overrides[0].partition("=")
         return name, value, reason
     return "--config", _value_of("config", argv), reason  # an error in the file
+
+
+class OfRun:
+    """The flags of all commands that read a run: what they open, and where they write."""
+
+    def __init__(self) -> None:
+        self._workdir = flags.DEFINE_string("workdir", None, "The run directory.")
+        self._out = flags.DEFINE_string(
+            "out", None, "Directory to write to, made if missing; one in the run by default."
+        )
+
+    def run(self) -> "Run":
+        """The run.
+
+        Raises:
+          UserError: there is none.
+        """
+        if not self._workdir.value:
+            raise UserError(
+                "--workdir", None, "must name a run directory", "for example runs/quickstart"
+            )
+        from lwgan import run
+
+        return run.read(pathlib.Path(self._workdir.value).expanduser())
+
+    def load(self, step: int | None, weights: str) -> "Trained":
+        """The run's generator at a checkpoint, the newest by default.
+
+        Raises:
+          UserError: there is no such run or checkpoint.
+        """
+        from lwgan import checkpoint, trained
+
+        this_run = self.run()
+        return trained.at_step(this_run, checkpoint.choose(this_run.workdir, step), weights)
+
+    @contextlib.contextmanager
+    def output(
+        self, this_run: "Run", default: str, names: Iterable[str], within: str = ""
+    ) -> Iterator[pathlib.Path]:
+        """A directory without any of these files, for them: ``--out``/``within``, or ``default`` in the run.
+
+        Raises:
+          UserError: it cannot be made or written to.
+        """
+        from lwgan import run
+
+        folder = this_run.workdir / default
+        if self._out.value:
+            folder = pathlib.Path(self._out.value).expanduser() / within
+        folder = run.new_directory(folder, names, "--out")
+        with run.writing(folder, "--out"):
+            yield folder
+
+
+def seeds(flag: str, text: str) -> list[int]:
+    """The seeds that a text names, in its order: 0-63, or 1,5,9, or both.
+
+    Raises:
+      UserError: it names none, or others than 0 … 2³² - 1.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        digits = first.isdecimal() and (last.isdecimal() or not dash)
+        start, stop = (int(first), int(last or first)) if digits else (0, -1)
+        if not (start <= stop < 2**32 and len(found) + stop - start < MAX_SEEDS):
+            raise UserError(
+                flag, text, f"must be at most {MAX_SEEDS} numbers from 0 to {2**32 - 1}",
+                "write 0-63 or 1,5,9",
+            )  # fmt: skip
+        found += range(start, stop + 1)
+    return found

@@ -48,6 +48,13 @@ def example_keys(key: jax.Array, draw: Draw, indices: jax.Array) -> jax.Array:
     return jax.vmap(lambda index: jax.random.fold_in(purpose, index))(indices)
 
 
+def picture_keys(seeds: jax.Array, draw: Draw, numbers: jax.Array) -> jax.Array:
+    """One key per sampled picture: number int32 (B,) of seed uint32 (B,) -> keys (B,)."""
+    return jax.vmap(
+        lambda seed, number: jax.random.fold_in(jax.random.fold_in(seed_key(seed), draw), number)
+    )(seeds, numbers)
+
+
 def draw_latents(keys: jax.Array, latent_dim: int) -> jax.Array:
     """One standard normal latent per key: (B,) keys -> float32 (B, latent_dim)."""
     return jax.vmap(lambda key: jax.random.normal(key, (latent_dim,)))(keys)

@@ -55,31 +55,6 @@ def rows(images: np.ndarray, config: ConfigDict) -> Rows:
     return found
 
 
-def sheet(found: Rows) -> np.ndarray:
-    """The rows below each other with what they show: uint8 (H, W, 3); rgba lies over a checkerboard."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    from lwgan.sampling import grid
-
-    strips = []
-    for title, images in found.items():
-        row = grid(over_checkerboard(images), len(images))
-        label = Image.new("RGB", (row.shape[1], 20), (0, 0, 0))
-        ImageDraw.Draw(label).text((4, 2), title, font=ImageFont.load_default(14))
-        strips += [np.asarray(label), row]
-    return np.concatenate(strips)
-
-
-def over_checkerboard(images: np.ndarray) -> np.ndarray:
-    """uint8 (B, S, S, 3) of pictures with 1, 3 or 4 channels."""
-    if images.shape[-1] != 4:
-        return np.broadcast_to(images, (*images.shape[:3], 3))
-    squares = (np.indices(images.shape[1:3]) // 8).sum(0)
-    board = np.where(squares % 2, 200.0, 150.0)[..., None]
-    alpha = images[..., 3:] / 255
-    return np.round(images[..., :3] * alpha + board * (1 - alpha)).astype(np.uint8)
-
-
 def training_batch(config: ConfigDict, count: int) -> np.ndarray:
     """Pictures of the first steps, uint8 (count, S, S, C); prints what the data set is like."""
     from lwgan import data, pictures, sources
@@ -124,7 +99,7 @@ def main() -> None:
         out = pathlib.Path(_OUT.value).expanduser()
         if not out.parent.is_dir():
             raise UserError("--out", str(out), "its folder does not exist", "name another")
-        sampling.save_png(out, sheet(rows(images, config)))
+        sampling.save_picture(out, sampling.sheet(rows(images, config)))
         print(f"{out} shows a training batch and its augmentations")
 
 

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import flax
@@ -65,13 +65,19 @@ def read(workdir: pathlib.Path) -> Run:
             "there is no run in this directory",
             "name a directory that python main.py has trained in",
         )
-    info = json.loads((workdir / "run.json").read_text())
-    if info["format"] > FORMAT:
+    try:
+        info = json.loads((workdir / "run.json").read_text())
+        number = int(info["format"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            "--workdir", str(workdir), "its run.json cannot be read", "bring back a copy of it"
+        ) from None
+    if number not in range(1, FORMAT + 1):
         raise UserError(
             "--workdir",
             str(workdir),
-            f"this run has format {info['format']}, this lwgan reads up to {FORMAT}",
-            "install a newer lwgan",
+            f"this run has format {number}, this lwgan reads 1 up to {FORMAT}",
+            f"install {'a newer' if number > FORMAT else 'an older'} lwgan",
         )
     return Run(workdir, settings.read(workdir / "config.json"), RunInfo(**info))
 
@@ -177,12 +183,41 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
         os.close(directory)
 
 
+def new_directory(folder: pathlib.Path, names: Iterable[str], flag: str) -> pathlib.Path:
+    """Makes ``folder``, or the first free of ``folder.1``, … if it holds one of these files: none is overwritten.
+
+    Raises:
+      UserError: it cannot be made.
+    """
+    names = list(names)
+    if any((folder / name).exists() for name in names):
+        folder = _next_free(folder)
+    make_directory(folder, flag)
+    return folder
+
+
+@contextlib.contextmanager
+def writing(folder: pathlib.Path, flag: str) -> Iterator[None]:
+    """Makes a full disk, or a directory that is not ours to write to, the user's error."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            flag, str(folder), f"cannot be written to ({error.strerror or error})",
+            "make room, or name another",
+        ) from error  # fmt: skip
+
+
 def move_aside(workdir: pathlib.Path) -> pathlib.Path:
     """Renames a directory to make room for a new one: ``ffhq`` becomes ``ffhq.1``, or the next free number."""
+    return workdir.rename(_next_free(workdir))
+
+
+def _next_free(path: pathlib.Path) -> pathlib.Path:
     number = 1
-    while (target := workdir.with_name(f"{workdir.name}.{number}")).exists():
+    while (target := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
-    return workdir.rename(target)
+    return target
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

@@ -87,12 +87,12 @@ def kill(
             raise RuntimeError(process.stderr.read())
         time.sleep(0.001)
     time.sleep(rng.random() * (0.02 if in_a_save else 0.2))
-    was_saving, sent_at = saving(workdir), _last_step(workdir)
+    was_saving = saving(workdir)
     process.send_signal(number)
     _, errors = process.communicate(timeout=900)
     if number == signal.SIGKILL:
         return saving(workdir)
-    assert process.returncode == command.INTERRUPTED, f"after step {sent_at}: {errors}"
+    assert process.returncode == command.INTERRUPTED, errors
     saved = max(checkpoint.steps(workdir))
     last_line = f"interrupted: saved at step {saved}; the same command continues"
     assert errors.splitlines()[-1] == last_line and not saving(workdir), errors
@@ -155,10 +155,10 @@ def survive(
     quiet, disturbed = folder / "quiet" / "run", folder / "disturbed" / "run"
     finish(start(quiet, num_steps))
     during_a_save = 0
-    for number in range(kills):
-        step = number * STEPS_PER_LIFE + rng.randrange(1, STEPS_PER_LIFE)
+    for done in range(kills):
+        step = done * STEPS_PER_LIFE + rng.randrange(1, STEPS_PER_LIFE)
         during_a_save += kill(start(disturbed, num_steps), disturbed, step, rng, number)
-        print(f"kill {number + 1} of {kills}, {during_a_save} of them during a save", flush=True)
+        print(f"kill {done + 1} of {kills}, {during_a_save} of them during a save", flush=True)
     finish(start(disturbed, num_steps))
     leftovers = [path.name for path in (disturbed / "checkpoints").iterdir()]
     assert leftovers == [str(num_steps)], leftovers

@@ -28,6 +28,7 @@ SMALL = [
     "--config.model.latent_dim=8",
     "--config.model.recon_size=16",
 ]
+RUN = ["--workdir=run"]
 OWN = [QUICKSTART, *SMALL, *PICTURES, "--workdir=run"]
 
 
@@ -44,6 +45,8 @@ def place(tmp_path_factory):
     (place / "empty").mkdir()
     (place / "wrong.py").write_text("def get_config():\n    raise ValueError\n")
     np.save(place / "short.npy", np.zeros((3, 7), np.float32))
+    np.save(place / "letters.npy", np.full((3, 8), "a"))
+    np.save(place / "infinite.npy", np.full((3, 8), np.inf))
 
     config = quickstart.get_config()
     config.data.update(source="folder", path=str(place / "pictures"), image_size=32)
@@ -52,6 +55,9 @@ def place(tmp_path_factory):
     for name in ("run", "young"):
         planned = run.plan(config, place / name, fingerprint, accept_new_data=False)
         run.open_for_training(planned, config, fingerprint, 0)
+    (place / "old").mkdir()
+    (place / "old" / "run.json").write_text('{"format": 0}')
+    (place / "old" / "config.json").write_text("{}")
     shapes = jax.eval_shape(lambda: state.init_state(state.build(config), 0))
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     with checkpoint.Saver(place / "run", config.checkpoint) as saver:
@@ -163,6 +169,12 @@ def test_training_refuses_settings(place, arguments, message):
             ["--workdir=run", "--latents=short.npy"],
             "--latents = 'short.npy': must be an .npy file of numbers (B, 8); its shape is (3, 7).",
         ),
+        ([*RUN, "--latents=letters.npy"], "--latents = 'letters.npy': must be an .npy file"),
+        ([*RUN, "--latents=infinite.npy"], "--latents = 'infinite.npy': must be an .npy file"),
+        ([*RUN, "--seeds=5-3"], "--seeds = '5-3': must be at most 1000000 numbers from 0"),
+        ([*RUN, "--seeds=1,2", "--latents=short.npy"], "--seeds = '1,2': there are --latents"),
+        ([*RUN, "--out=wrong.py/out"], "--out = 'wrong.py/out': cannot be made (Not a directory)"),
+        (["--workdir=old"], "--workdir = 'old': this run has format 0, this lwgan reads 1 up to"),
     ],
 )
 def test_sampling_refuses(place, arguments, message):
@@ -227,6 +239,26 @@ def test_three_hundred_impossible_settings(tmp_path, monkeypatch, capfd):
         assert not list(tmp_path.iterdir()), argument
     for argument in arguments[::30]:
         assert_refused(tmp_path, [ROOT / "main.py", QUICKSTART, argument], "")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        ("interpolate", [], "--workdir = None: must name a run directory"),
+        ("interpolate", [*RUN, "--step=4"], "--step = 4: has no checkpoint; choose from 3."),
+        ("interpolate", [*RUN, "--seeds=a"], "--seeds = 'a': must be at most"),
+        ("interpolate", [*RUN, "--seeds=4,4"], "--seeds = '4,4': must be two different ones"),
+        ("interpolate", [*RUN, "--frames=4"], "--frames = 4: must be more than the 4 seeds"),
+        ("interpolate", [*RUN, "--out=wrong.py"], "--out = 'wrong.py': cannot be made"),
+        ("progress", ["--workdir=young"], "--workdir = 'young': this run has no checkpoint yet"),
+        ("progress", [*RUN, "--out=wrong.py"], "--out = 'wrong.py': cannot be made"),
+        ("export", ["--workdir=young"], "--workdir = 'young': this run has no checkpoint yet"),
+        ("export", [*RUN, "--step=4"], "--step = 4: has no checkpoint; choose from 3."),
+        ("export", [*RUN, "--out=wrong.py"], "--out = 'wrong.py': cannot be made"),
+    ],
+)
+def test_commands_of_a_run_refuse(place, command, arguments, message):
+    assert_refused(place, ["-m", f"lwgan.{command}", *arguments], message)
 
 
 def test_user_error_is_one_line():

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from configs import quickstart
-from lwgan import data, pictures, preview, sources
+from lwgan import data, pictures, preview, sampling, sources
 from lwgan.augment import AUGMENTATIONS
 from lwgan.errors import UserError
 from tests import drawn
@@ -34,12 +34,12 @@ def test_sheet_shows_every_augmentation(mode):
     for title, row in found.items():
         assert row.shape == images.shape and row.dtype == np.uint8
         assert title == "training batch" or (row != images).any((1, 2, 3)).sum() >= 3, title
-    sheet = preview.sheet(found)
+    sheet = sampling.sheet(found)
     assert sheet.shape == (len(found) * (20 + 36), 5 * 34 + 2, 3) and sheet.dtype == np.uint8
     for number, row in enumerate(found.values()):
         top = number * 56 + 22
         np.testing.assert_array_equal(
-            sheet[top : top + 32, 36:68], preview.over_checkerboard(row)[1]
+            sheet[top : top + 32, 36:68], sampling.over_checkerboard(row)[1]
         )
 
 
@@ -67,10 +67,10 @@ def test_training_batch_is_the_first_of_the_run():
 def test_over_checkerboard():
     images = np.zeros((1, 16, 16, 4), np.uint8)
     images[..., 0], images[:, :, 8:, 3] = 100, 255
-    board = preview.over_checkerboard(images)[0]
+    board = sampling.over_checkerboard(images)[0]
     assert (board[:8, :8] == 150).all() and (board[8:, :8] == 200).all()
     assert (board[:, 8:] == [100, 0, 0]).all()
-    assert preview.over_checkerboard(images[..., :1]).shape == (1, 16, 16, 3)
+    assert sampling.over_checkerboard(images[..., :1]).shape == (1, 16, 16, 3)
 
 
 def test_one_picture(tmp_path):

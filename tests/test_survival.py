@@ -15,10 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lwgan import checkpoint, run, sampling, state
-from lwgan import train as train_module
+from lwgan import checkpoint, run, sampling, state, training
 from lwgan.errors import UserError
-from lwgan.train import train
+from lwgan.training import train
 from tests import kill_training, tiny
 
 
@@ -112,7 +111,7 @@ def test_a_run_whose_first_save_was_cut_short_begins_again(whole, tmp_path):
 
 def poisoned(monkeypatch, when):
     """Training whose generator becomes not a number after the updates that ``when`` names, one by one."""
-    make_update = train_module.make_update
+    make_update = training.make_update
 
     def broken(gan, recipe):
         advance = make_update(gan, recipe)
@@ -126,7 +125,7 @@ def poisoned(monkeypatch, when):
 
         return update
 
-    monkeypatch.setattr(train_module, "make_update", broken)
+    monkeypatch.setattr(training, "make_update", broken)
 
 
 def test_a_state_that_is_not_finite_goes_back_and_on(tmp_path, monkeypatch, whole):
@@ -146,7 +145,7 @@ def test_pictures_that_are_not_finite_cost_the_way_back_to_a_checkpoint(
     tmp_path, monkeypatch, precision
 ):
     """Then all goes on as from that checkpoint with one recovery more."""
-    batches = train_module.data.batches
+    batches = training.data.batches
     bad_steps = iter([])
 
     def floats(pictures, layout, *, start_step, **options):
@@ -164,14 +163,14 @@ def test_pictures_that_are_not_finite_cost_the_way_back_to_a_checkpoint(
         )  # fmt: skip
 
     texts = []
-    create_writer = train_module.tracking.create_writer
+    create_writer = training.tracking.create_writer
 
     def overheard(*arguments):
         writer = create_writer(*arguments)
         monkeypatch.setattr(writer, "write_texts", lambda *text: texts.append(text))
         return writer
 
-    monkeypatch.setattr(train_module.data, "batches", floats)
+    monkeypatch.setattr(training.data, "batches", floats)
     two = jax.device_get(train(settings(2), tmp_path / "other"))
     (tmp_path / "other" / "checkpoints" / "2").rename(tmp_path / "without a recovery")
     with checkpoint.Saver(tmp_path / "other", settings(2).checkpoint) as saver:
@@ -179,7 +178,7 @@ def test_pictures_that_are_not_finite_cost_the_way_back_to_a_checkpoint(
     other = jax.device_get(train(settings(4), tmp_path / "other"))
 
     bad_steps = iter([True])
-    monkeypatch.setattr(train_module.tracking, "create_writer", overheard)
+    monkeypatch.setattr(training.tracking, "create_writer", overheard)
     last = jax.device_get(train(settings(4), tmp_path / "run"))
     assert last.recoveries == 1
     jax.tree.map(np.testing.assert_array_equal, last, other)
@@ -245,7 +244,7 @@ def test_samples_that_cannot_be_written_are_a_warning(tmp_path, monkeypatch, cap
     def full(path, image):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(train_module.sampling, "save_png", full)
+    monkeypatch.setattr(training.sampling, "save_picture", full)
     last = train(tiny.config(train__num_steps=2, sample__every=1), tmp_path / "run")
     assert last.step == 2
 
@@ -286,9 +285,9 @@ def test_a_run_directory_of_each_format_keeps_its_meaning(tmp_path):
 
 TWICE = """
 import os, signal, main
-from lwgan import command, train
+from lwgan import command, training
 
-make_update = train.make_update
+make_update = training.make_update
 
 def twice_at_2(gan, recipe):
     advance = make_update(gan, recipe)
@@ -299,7 +298,7 @@ def twice_at_2(gan, recipe):
         return advance(step, *arguments)
     return update
 
-train.make_update = twice_at_2
+training.make_update = twice_at_2
 command.run(main.main, takes_config=True)
 """
 

@@ -1,6 +1,7 @@
 """Small networks and settings for the tests: compiling is what costs."""
 
 import dataclasses
+import pathlib
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from configs import default
-from lwgan import state
+from lwgan import checkpoint, run, state
 from lwgan.state import Gan, TrainState
 from lwgan.step import Recipe
 
@@ -71,3 +72,26 @@ def images(devices: int, accum: int = 1, *, whole: int = 8, size: int = 32, batc
         0, 256, (batches, accum, devices, whole // accum // devices, size, size, 3), np.uint8
     )
     return np.moveaxis(flat, 2, 0)
+
+
+def random_state(networks: Gan, seed: int) -> TrainState:
+    """A state of random weights, noise gains and statistics: as if trained, every input matters."""
+    like = jax.eval_shape(lambda: state.init_state(networks, 0))
+    rng = np.random.default_rng(seed)
+    drawn = jax.tree.map(lambda leaf: rng.uniform(-0.5, 0.5, leaf.shape).astype(leaf.dtype), like)
+    positive = {
+        name: jax.tree.map(np.abs, getattr(drawn, name)) for name in ("g_stats", "ema_stats")
+    }
+    return drawn.replace(**positive)
+
+
+def save_run(workdir: pathlib.Path, steps: tuple[int, ...], settings: ConfigDict) -> None:
+    """A run with other random weights at each of these steps."""
+    planned = run.plan(settings, workdir, "", accept_new_data=False)
+    run.open_for_training(planned, settings, "", 0)
+    networks = state.build(settings)
+    settings.checkpoint.keep_last = len(steps)
+    with checkpoint.Saver(workdir, settings.checkpoint) as saver:
+        for step in steps:
+            saved = random_state(networks, step).replace(step=np.int32(step))
+            saver.save(saved, {}, settings)

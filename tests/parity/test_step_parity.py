@@ -16,7 +16,7 @@ from reference import torch
 from trainer import Draws, Trainer, put_augmentation
 
 from configs import reference as reference_config
-from lwgan import checkpoint, run, train
+from lwgan import checkpoint, run, training
 from lwgan import state as state_module
 from lwgan.augment import AUGMENTATIONS
 from lwgan.import_torch import import_checkpoint
@@ -84,7 +84,7 @@ def _ours(loss, with_penalty):
     assert config.optim.learning_rate == RATE
     gan = state_module.build(config)
     gan = dataclasses.replace(gan, g_tx=_watched(gan.g_tx), d_tx=_watched(gan.d_tx))
-    body = functools.partial(update, gan, train.recipe(config, num_pictures=100), with_penalty)
+    body = functools.partial(update, gan, training.recipe(config, num_pictures=100), with_penalty)
     step = jax.shard_map(
         lambda state, images: body(state, images[0]),
         mesh=Mesh(np.array(jax.devices()[:1]), (AXIS,)),

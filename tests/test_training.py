@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lwgan import checkpoint, pictures, run, sampling, sources, state
-from lwgan import train as train_module
+from lwgan import checkpoint, pictures, run, sampling, sources, state, training
 from lwgan.errors import Interrupted
-from lwgan.train import loop, train
+from lwgan.training import loop, train
 from tests import tiny
 from tests.distance import sliced_wasserstein
 from tests.kill_training import series
@@ -71,7 +70,7 @@ def test_twenty_and_twenty_steps_are_forty(tmp_path):
 
 def test_a_signal_saves_and_the_same_command_continues(tmp_path, monkeypatch):
     config = tiny.config(train__num_steps=6, sample__every=0, train__log_every=1)
-    update = train_module.make_update
+    update = training.make_update
 
     def interrupted_at_3(gan, recipe):
         advance = update(gan, recipe)
@@ -83,7 +82,7 @@ def test_a_signal_saves_and_the_same_command_continues(tmp_path, monkeypatch):
 
         return run
 
-    monkeypatch.setattr(train_module, "make_update", interrupted_at_3)
+    monkeypatch.setattr(training, "make_update", interrupted_at_3)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted, match="step 3"):
         train(config, tmp_path / "run")

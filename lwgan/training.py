@@ -358,7 +358,7 @@ def sample_action(
             folder.mkdir(parents=True, exist_ok=True)
             for name, image in grids.items():
                 suffix = "" if name == "ema" else f"-{name}"
-                sampling.save_png(folder / f"{step:08d}{suffix}.png", image)
+                sampling.save_picture(folder / f"{step:08d}{suffix}.png", image)
         except OSError as error:
             logging.warning("The samples of step %d could not be written: %s", step, error)
         writer.write_images(step, {f"samples/{name}": image for name, image in grids.items()})
