@@ -3,6 +3,7 @@
 import functools
 import math
 import pathlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -47,6 +48,13 @@ class Sampler(NamedTuple):
             for i in range(0, count, size)
         ]
         return np.concatenate([np.asarray(chunk) for chunk in chunks])[:count]
+
+    def stream(self, seed: int, count: int, batch_size: int) -> Iterator[np.ndarray]:
+        """The first ``count`` pictures of a seed in batches: uint8 (B, S, S, C)."""
+        for first in range(0, count, batch_size):
+            latents = self.latents(seed, batch_size, first)
+            images = self.pictures(latents, seed, batch_size, first)
+            yield to_uint8(images[: count - first])
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -28,7 +28,7 @@ COMMANDS = {name for name, tree in TREES.items() if "__main__" in ast.dump(tree)
 # A module may import those of its own line and of the lines above it.
 LAYERS = [
     "errors log",
-    "models losses augment keys optimizers sources pictures",
+    "models losses augment keys optimizers sources pictures metrics",
     "data state step settings sampling checkpoint run tracking torch_weights",
     "train",
     "command",

@@ -119,7 +119,9 @@ class BlockE(nn.Module):
             for name, branch in (("branch3x3_2", three), ("branch3x3dbl_3", double))
             for part, kernel in (("a", (1, 3)), ("b", (3, 1)))
         ]
-        around = _average(x) if self.pooling == "average" else nn.max_pool(x, (3, 3), (1, 1), "SAME")
+        around = (
+            _average(x) if self.pooling == "average" else nn.max_pool(x, (3, 3), (1, 1), "SAME")
+        )
         pooled = _conv("branch_pool", 192, (1, 1))(around)
         return jnp.concatenate([one, *both, pooled], -1)
 

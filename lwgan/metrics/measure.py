@@ -5,10 +5,11 @@ import functools
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+from ml_collections import ConfigDict
+from PIL import __version__ as PILLOW
 
 from lwgan.metrics.features import Features
 from lwgan.metrics.frechet import Moments, frechet_distance, stream
@@ -85,7 +86,7 @@ def see(
 
 def see_once(
     features: Features,
-    batches: Callable[[], Iterable[Sequence[np.ndarray]]],
+    batches: Iterable[Sequence[np.ndarray]],
     count: int,
     title: str,
     key: tuple[object, ...],
@@ -96,7 +97,7 @@ def see_once(
     path = cache_root() / "features" / f"{name}.npy"
     if path.exists():
         return Seen(np.load(path, mmap_mode="r", allow_pickle=False))
-    seen = see(features, batches(), count, title)
+    seen = see(features, batches, count, title)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
         np.save(file, seen.features)
@@ -120,12 +121,32 @@ def choose(count: int, most: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).permutation(count)[:most])
 
 
-def centres(
-    pictures: Pictures, indices: np.ndarray, size: int, num_threads: int
-) -> Iterator[np.ndarray]:
-    """The middle of each picture at training size, unaugmented: uint8 (B, S, S, C), B up to ``size``."""
+def see_reals(
+    features: Features,
+    pictures: Pictures,
+    fingerprint: str,
+    data: ConfigDict,
+    indices: np.ndarray,
+    background: str,
+    *,
+    mirrored: bool = False,
+) -> Seen:
+    """The data set's own pictures at training size, each once and unaugmented, or their mirror images.
+
+    ``fingerprint`` is the source's; what was seen is kept in the user's cache.
+    """
+    size = features.batch_size
 
     def batch(number: int) -> np.ndarray:
-        return np.stack([pictures.centre(i) for i in indices[number * size : (number + 1) * size]])
+        here = indices[number * size : (number + 1) * size]
+        images = to_rgb(np.stack([pictures.centre(index) for index in here]), background)
+        return images[:, :, ::-1] if mirrored else images
 
-    return parallel_map(batch, range(-(-len(indices) // size)), num_threads)
+    return see_once(
+        features,
+        parallel_map(batch, range(-(-len(indices) // size)), data.num_threads),
+        len(indices),
+        "Mirror images" if mirrored else "Real pictures",
+        (fingerprint, PILLOW, data.mode, data.image_size, data.crop_prob > 0,
+         hashlib.sha256(indices.tobytes()).hexdigest(), background, mirrored),
+    )  # fmt: skip

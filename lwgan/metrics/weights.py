@@ -51,7 +51,9 @@ def read(path: pathlib.Path) -> Tensors:
     except OSError as error:
         reason = error.strerror or str(error)
     except Exception as error:  # a damaged file fails in every way
-        reason = f"is no file of tensors, or holds more than tensors ({error or type(error).__name__})"
+        reason = (
+            f"is no file of tensors, or holds more than tensors ({error or type(error).__name__})"
+        )
     raise UserError(
         "weights", str(path), reason, "name a PyTorch state dict (.pth) or a .safetensors file"
     )
