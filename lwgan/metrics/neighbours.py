@@ -61,6 +61,8 @@ def memorisation(samples: np.ndarray, training: np.ndarray, mirrored: np.ndarray
     training picture in turn, compared with the others. Distances are to a picture or to its mirror
     image, whichever is nearer; a picture that is there twice counts once.
     """
+    once = _without_doubles(training)
+    training, mirrored = training[once], mirrored[once]
     indices, distances = _nearest(samples, training, mirrored)
     own_indices, own = _nearest(training, training, mirrored, among_themselves=True)
     ratios = distances[:, 0] / own[indices[:, 0], 0]
@@ -69,12 +71,24 @@ def memorisation(samples: np.ndarray, training: np.ndarray, mirrored: np.ndarray
     is_itself = own_indices[neighbour, 0] == np.arange(len(training))
     new_ratios = own[:, 0] / np.where(is_itself, own[neighbour, 1], own[neighbour, 0])
     return Memorisation(
-        indices,
+        once[indices],
         ratios,
         float((ratios < 1).mean()),
         float((new_ratios < 1).mean()),
         float((ratios < np.quantile(new_ratios, 0.05)).mean()),
     )
+
+
+def _without_doubles(training: np.ndarray) -> np.ndarray:
+    """The first of each picture that is there more than once: int (M',)."""
+    limit = SAME * 2 * training.var(0, dtype=np.float64).sum()
+    kept = np.ones(len(training), bool)
+    for row, rows in _parts(training, ROWS):
+        for first, part in _parts(training, COLUMNS):
+            earlier = first + np.arange(len(part)) < row + np.arange(len(rows))[:, None]
+            same = earlier & (_squared(rows, part) < limit)
+            kept[row : row + len(rows)] &= ~same.any(1)
+    return np.flatnonzero(kept)
 
 
 def _nearest(
@@ -86,9 +100,8 @@ def _nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The K nearest training pictures of each point, and their distances: (N, K) each.
 
-    ``among_themselves``: the points are the training pictures; neither itself nor a double counts.
+    ``among_themselves``: the points are the training pictures, and none is its own neighbour.
     """
-    spread = 2 * training.var(0, dtype=np.float64).sum()
     found = []
     for row, rows in _parts(points, ROWS):
         indices, best = np.empty((len(rows), 0), int), np.empty((len(rows), 0))
@@ -98,8 +111,7 @@ def _nearest(
                 _squared(rows, part), _squared(rows, mirrored[first : first + len(part)])
             )
             if among_themselves:
-                itself = row + np.arange(len(rows))[:, None] == here
-                squared[itself | (squared < SAME * spread)] = np.inf
+                squared[row + np.arange(len(rows))[:, None] == here] = np.inf
             indices = np.hstack([indices, np.broadcast_to(here, squared.shape)])
             best = np.hstack([best, squared])
             order = np.argsort(best, 1, kind="stable")[:, :K]
