@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,8 @@ from lwgan.metrics.features import FEATURES, open_features
 
 @pytest.fixture(scope="module")
 def lite():
-    return open_features("efficientnet_lite0")
+    with mock.patch.object(features, "BATCH_SIZE", 2):
+        yield open_features("efficientnet_lite0")
 
 
 def noise(count, height=64, width=64, seed=0):
