@@ -101,11 +101,14 @@ def compare_folders() -> Record:
     from lwgan.metrics import measure
     from lwgan.metrics.features import open_features
 
-    opened = {}
-    for flag in (_IMAGES, _REFERENCE):
-        what, help_ = f"--{flag.name}", "name a folder, zip or tar of pictures"
-        opened[flag.name] = sources.open_path(flag.value or "", what, help_)
-        _require_enough(what, flag.value, len(opened[flag.name].names))
+    opened = {
+        flag.name: sources.open_path(
+            flag.value or "", f"--{flag.name}", "name a folder, zip or tar of pictures"
+        )
+        for flag in (_IMAGES, _REFERENCE)
+    }
+    for name, source in opened.items():
+        _require_enough(f"--{name}", len(source.names))
     features = open_features(_FEATURES.value, _WEIGHTS.value, _RESIZE.value)
     seen = {}
     for name, source in opened.items():
@@ -161,7 +164,7 @@ def evaluate_run() -> list[Record]:
     kept = pictures.load(source, config.data)
     trained, held_out = np.arange(len(kept.names)), np.arange(0)
     trained = trained[measure.choose(len(trained), _NUM_IMAGES.value)]
-    _require_enough("data", config.data.path or config.data.source, len(trained))
+    _require_enough("data", len(trained))
 
     def see_reals(indices: np.ndarray, mirrored: bool = False) -> measure.Seen:
         return measure.see_reals(
@@ -254,14 +257,11 @@ def _steps(workdir: pathlib.Path) -> list[int]:
     return [checkpoint.choose(workdir, step)]
 
 
-def _require_enough(what: str, value: str, count: int) -> None:
+def _require_enough(what: str, count: int) -> None:
     from lwgan.metrics.measure import FEWEST
 
     if count < FEWEST:
-        raise UserError(
-            what, value, f"{count} pictures are too few to measure",
-            f"at least {FEWEST} are needed",
-        )  # fmt: skip
+        raise UserError(what, f"{count} pictures", f"at least {FEWEST} are needed", "add some")
 
 
 def _require_choice(flag: str, values: list[str], choices: dict[str, Any]) -> None:

@@ -88,7 +88,9 @@ def naive_kid(x, y):
 
     def mean(a, b, same):
         pairs = itertools.product(range(len(a)), range(len(b)))
-        return np.mean([(a[i] @ b[j] / a.shape[1] + 1) ** 3 for i, j in pairs if not same or i != j])
+        return np.mean(
+            [(a[i] @ b[j] / a.shape[1] + 1) ** 3 for i, j in pairs if not same or i != j]
+        )
 
     return mean(x, x, True) + mean(y, y, True) - 2 * mean(x, y, False)
 
@@ -116,7 +118,10 @@ def test_kid_is_unbiased_and_its_standard_error_true(monkeypatch, block):
     spread = found[:, 0].std()
     assert abs(found[:, 0].mean()) < 4 * spread / 12
     found = np.array(
-        [kid.kernel_distance(rng.normal(size=(40, 3)), 1 + rng.normal(size=(40, 3))) for _ in range(150)]
+        [
+            kid.kernel_distance(rng.normal(size=(40, 3)), 1 + rng.normal(size=(40, 3)))
+            for _ in range(150)
+        ]
     )
     assert np.sqrt((found[:, 1] ** 2).mean()) == pytest.approx(found[:, 0].std(), rel=0.25)
 

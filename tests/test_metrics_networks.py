@@ -18,7 +18,7 @@ from lwgan.metrics.features import FEATURES, open_features
 
 @pytest.fixture(scope="module")
 def lite():
-    with mock.patch.object(features, "BATCH_SIZE", 2):
+    with mock.patch.dict(features.BATCH_SIZES, cpu=2):
         yield open_features("efficientnet_lite0")
 
 
@@ -45,7 +45,10 @@ def test_depthwise_convolution_is_the_grouped_one(size, kernel, stride):
     ("name", "parameters", "dim", "classes"),
     # Published counts: torchvision's Inception-v3 without its auxiliary head and with 1008 classes has
     # 21,785,568 + 2049 · 1008 parameters, 17,216 of them the scales of normalisations.
-    [("inception", 21_785_568 + 2049 * 1008 - 17_216, 2048, 1008), ("efficientnet_lite0", None, 1280, 1000)],
+    [
+        ("inception", 21_785_568 + 2049 * 1008 - 17_216, 2048, 1008),
+        ("efficientnet_lite0", None, 1280, 1000),
+    ],
 )
 def test_sizes(name, parameters, dim, classes):
     kind = FEATURES[name]

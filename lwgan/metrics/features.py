@@ -22,7 +22,8 @@ from lwgan.metrics.layers import Output, Table, fold
 from lwgan.metrics.resize import resize
 from lwgan.pictures import cache_root
 
-BATCH_SIZE = 32  # pictures on each device at once
+# Pictures on each device at once. On a CPU, what lies between two layers of more does not fit its cache.
+BATCH_SIZES = {"cpu": 8, "gpu": 64, "tpu": 64}
 
 INCEPTION_URL = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
@@ -53,7 +54,8 @@ class Features:
     @property
     def batch_size(self) -> int:
         """How many pictures the network sees at once."""
-        return BATCH_SIZE * self.sharding.mesh.size
+        devices = self.sharding.mesh.devices.ravel()
+        return BATCH_SIZES[devices[0].platform] * len(devices)
 
     def outputs(self, batches: Iterable[Sequence[np.ndarray]]) -> Iterator[Output]:
         """Features and logits, as NumPy arrays, of each batch in turn, ``batch_size`` at most.

@@ -50,7 +50,7 @@ def torchvision():
 
 @pytest.fixture(scope="module", autouse=True)
 def small_batches():
-    with mock.patch.object(features, "BATCH_SIZE", 4):
+    with mock.patch.dict(features.BATCH_SIZES, cpu=4):
         yield
 
 
