@@ -193,19 +193,20 @@ def evaluate_run() -> list[Record]:
             others = measure.measure(samples, unseen, _METRICS.value)
             figures |= {f"{name}_held_out": value for name, value in others.items()}
             d_params = checkpoint.restore(workdir, step, like).d_params
+            loss = losses.LOSSES[config.loss.kind]
             for name, indices in {"trained": trained, "held_out": held_out}.items():
-                batches = (kept.centre(index)[None] for index in indices)
-                scores = realness(
-                    gan.discriminator, d_params, losses.LOSSES[config.loss.kind], batches
-                )
+                parts = np.split(indices, range(_BATCH_SIZE.value, len(indices), _BATCH_SIZE.value))
+                batches = (np.stack([kept.centre(index) for index in part]) for part in parts)
+                scores = realness(gan.discriminator, d_params, loss, batches)
                 figures[f"realness_{name}"] = float(scores.mean())
         if mirrored:
             found = neighbours.memorisation(samples.features, reals.features, mirrored.features)
-            for name in ("closer", "closer_if_new", "copies"):
-                figures[name] = getattr(found, name)
+            figures |= {
+                name: getattr(found, name) for name in ("closer", "closer_if_new", "copies")
+            }
             folder = workdir / "generated"
             run.make_directory(folder, "--workdir")
-            name = f"{step:08d}-seed{_SEED.value}-{features.name}-neighbours.png"
+            name = f"{step:08d}-seed{_SEED.value}-{_NUM_IMAGES.value}-{features.name}.png"
             sampling.save_png(folder / name, sheet(found, sampler, kept, trained))
             logging.info("Samples beside the nearest training pictures: %s", folder / name)
         record = {

@@ -194,6 +194,9 @@ def add_to_aim(run: Run, step: int, scalars: Mapping[str, float]) -> None:
         aim_run.close()
     except Exception as error:  # Aim raises many kinds
         logging.warning("Aim failed: %s", error)
+    finally:
+        aim_run = None
+        gc.collect()  # as in AimWriter.close
 
 
 def create_writer(run: Run, track: ConfigDict, step: int) -> metric_writers.MetricWriter:

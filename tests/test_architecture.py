@@ -36,7 +36,11 @@ LAYERS = [
 PURE = [
     name
     for name in TREES
-    if re.fullmatch(r"lwgan\.(models(\..*)?|losses|augment|keys|optimizers|step)", name)
+    if re.fullmatch(
+        r"lwgan\.(models(\..*)?|losses|augment|keys|optimizers|step"
+        r"|metrics\.(inception|efficientnet|resize|frechet|kid|neighbours|scores))",
+        name,
+    )
 ]
 
 
@@ -113,11 +117,15 @@ def test_heavy_packages_are_imported_when_used(name):
     assert not {"lwgan.train", "lwgan.tracking"} & set(imports_at_top(TREES[name]))
 
 
-def test_sampling_starts_without_tensorflow_and_aim():
-    code = (
-        "import sys; from lwgan import checkpoint, command, run, sample, sampling, settings, state\n"
-        "print(*{'tensorflow', 'aim', 'clu'} & set(sys.modules))"
-    )
+@pytest.mark.parametrize(
+    "imported",
+    [
+        "checkpoint, command, run, sample, sampling, settings, state",
+        "evaluate; import lwgan.metrics.measure",
+    ],
+)
+def test_sampling_and_the_tables_of_metrics_need_neither_tensorflow_nor_aim(imported):
+    code = f"import sys; from lwgan import {imported}\nprint(*{{'tensorflow', 'aim', 'clu'}} & set(sys.modules))"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (ended.stdout, ended.returncode) == ("\n", 0), ended.stderr
 

@@ -66,7 +66,7 @@ def test_a_run_is_measured(workdir):
     assert records[0]["features"] == "efficientnet_lite0" and records[0]["num_images"] == 24
     assert records[0]["fid"] != records[1]["fid"]
     for step in (0, 4):
-        path = workdir / "generated" / f"{step:08d}-seed0-efficientnet_lite0-neighbours.png"
+        path = workdir / "generated" / f"{step:08d}-seed0-24-efficientnet_lite0.png"
         with Image.open(path) as sheet:
             assert sheet.size == (4 * 34 + 2, 16 * 34 + 2)
 
@@ -107,7 +107,10 @@ def test_two_folders_are_compared(tmp_path):
         (("--workdir={run}", "--num_images=2"), "num_images"),
         (("--workdir={run}", "--weights={tmp}/none"), "weights = '{tmp}/none': No such file"),
         (("--images={tmp}/none", "--reference={tmp}"), "--images = '{tmp}/none': there is no such"),
-        (("--images={tmp}/few", "--reference={tmp}/few"), "--images = '1 pictures': at least 8 are needed"),
+        (
+            ("--images={tmp}/few", "--reference={tmp}/few"),
+            "--images = '1 pictures': at least 8 are needed",
+        ),
         (("--images={tmp}/few",), "--reference = '': there is no such folder"),
     ],
 )

@@ -195,3 +195,22 @@ def test_planted_copies_of_pictures_are_found(network, faces):
     found = neighbours.memorisation(network(new), training, mirrored)
     assert found.copies <= 0.1
     assert found.closer == pytest.approx(found.closer_if_new, abs=0.15)
+
+
+def test_a_damaged_or_unwritable_cache_costs_only_time(cache, caplog):
+    def see():
+        return measure.see_once(network, [np.full((2, 8, 8, 3), 9, np.uint8)], 2, "", ("key",))
+
+    network = Averages()
+    first = see()
+    (file,) = cache.iterdir()
+    file.write_bytes(file.read_bytes()[:-9])
+    np.testing.assert_array_equal(see().features, first.features)
+    assert len(network.seen) == 4
+    see()
+    assert len(network.seen) == 4
+    file.unlink()
+    cache.rmdir()
+    cache.write_text("no directory")
+    np.testing.assert_array_equal(see().features, first.features)
+    assert "cannot be kept" in caplog.text

@@ -1,13 +1,14 @@
 """Figures of samples beside real pictures: the real ones' features are kept, everything streams."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 from PIL import __version__ as PILLOW
 
@@ -95,13 +96,19 @@ def see_once(
     parts = (_FORMAT, features.name, features.fingerprint, features.resize, *key)
     name = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     path = cache_root() / "features" / f"{name}.npy"
-    if path.exists():
+    with contextlib.suppress(OSError, ValueError):  # it is not there, or damaged
         return Seen(np.load(path, mmap_mode="r", allow_pickle=False))
     seen = see(features, batches, count, title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        np.save(file, seen.features)
-    os.replace(file.name, path)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            np.save(file, seen.features)
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        logging.warning("What was seen cannot be kept in %s (%s)", path.parent, error.strerror)
     return seen
 
 

@@ -18,7 +18,7 @@ def realness(
     loss: AdversarialLoss,
     batches: Iterable[np.ndarray],
 ) -> np.ndarray:
-    """How real pictures uint8 (B, S, S, C) look, the mean of their logits: float32 (N,).
+    """How real pictures uint8 (B, S, S, C) look, the mean of each one's logits: float32 (N,).
 
     Real pictures score high, whichever sign ``loss`` gives them. A discriminator that scores pictures
     it was trained with higher than others like them has learnt them by heart.
