@@ -186,9 +186,10 @@ def test_copies_are_told_from_new_pictures(monkeypatch, block, symmetric):
 
 def test_pictures_that_are_there_twice_hide_no_copies():
     training, mirrored = pictures(60, 0)
-    twice = np.concatenate([training, training]), np.concatenate([mirrored, mirrored])
+    twice = training.repeat(2, 0), mirrored.repeat(2, 0)
     found = neighbours.memorisation(training[:30], *twice)
     assert found.closer == found.copies == 1
+    np.testing.assert_array_equal(found.nearest[:, 0], range(0, 60, 2))
     assert neighbours.memorisation(pictures(60, 1)[0], *twice).copies < 0.2
 
 
