@@ -69,12 +69,12 @@ def table(records: list[Record]) -> str:
 
 def remarks(record: Record) -> Iterator[str]:
     """How to read a record's figures, a line each."""
-    pixels = f"resize {record['resize']}"
+    from lwgan.metrics.measure import FEWEST_FOR_FID
+
     counts = f"{record['num_images']:,} pictures beside {record['num_reals']:,} real ones"
-    yield f"{record['features']} features, {pixels}, {counts}"
-    fewest = min(record["num_images"], record["num_reals"])
-    if "fid" in record and fewest < 2048:
-        yield "FID of fewer than 2,048 pictures is biased upwards: compare by KID"
+    yield f"{record['features']} features, resize {record['resize']}, {counts}"
+    if "fid" in record and min(record["num_images"], record["num_reals"]) < FEWEST_FOR_FID:
+        yield f"FID of fewer than {FEWEST_FOR_FID:,} pictures is biased upwards: compare by KID"
     if "copies" in record:
         yield (
             f"copies: {record['copies']:.0%} of the samples are nearer to a training picture than all "
