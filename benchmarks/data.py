@@ -66,7 +66,10 @@ def of_lwgan(folder: pathlib.Path, size: int, crop_prob: float) -> dict[str, flo
 
     def streamed(kept: pictures.Pictures) -> float:
         return pictures_per_second(
-            data.batches(kept, layout, seed=0, start_step=0, num_threads=-1), BATCH
+            data.batches(
+                kept, np.arange(len(kept.names)), layout, seed=0, start_step=0, num_threads=-1
+            ),
+            BATCH,
         )
 
     found = {}

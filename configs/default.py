@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     data.crop_prob = 0.0  # probability of a random-resized crop instead of the centre, 0 to 1
     # Decoded pictures are kept in memory, in a file (disk), or decoded at each use (none); auto: what fits
     data.cache = "auto"
+    data.holdout = 0.0  # share of the pictures that are never trained with, below 1: evaluation's
     data.num_threads = -1  # that read pictures; negative: one for each core
 
     config.model = model = ConfigDict()
@@ -87,6 +88,19 @@ def get_config() -> ConfigDict:
     config.sample = sample = ConfigDict()
     sample.every = 1000  # steps; 0: never
     sample.grid = (8, 8)  # rows, columns
+
+    config.eval = eval = ConfigDict()
+    eval.every = 0  # steps; 0: never. The checkpoint with the best figure is kept
+    eval.metrics = (
+        "kid",
+        "fid",
+        "pr",
+    )  # kid, fid, pr: precision, recall. The first of kid and fid chooses
+    eval.num_images = 2048  # samples, and real pictures at most
+    eval.features = "inception"  # the network that looks: inception or efficientnet_lite0
+    eval.weights = ""  # a file of its weights; empty: the published one
+    eval.resize = "clean"  # to its size as clean-fid does, or as pytorch_fid
+    eval.background = "white"  # under rgba pictures: white or black
 
     config.track = track = ConfigDict()
     track.aim = True  # track with Aim where it is installed

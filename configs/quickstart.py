@@ -35,4 +35,7 @@ def get_config() -> ConfigDict:
     config.train.grad_accum = 1
     config.checkpoint.every = 500
     config.sample.every = 250
+    config.eval.every = 500
+    config.eval.features = "efficientnet_lite0"  # its weights come with pip
+    config.eval.num_images = 256
     return config

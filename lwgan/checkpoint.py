@@ -5,7 +5,7 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from typing import Any
 
@@ -35,9 +35,18 @@ def _training(state: TrainState) -> dict[str, Any]:
 class Saver:
     """Writes checkpoints in the background; a context manager, for only its end makes the last one sure."""
 
-    def __init__(self, workdir: pathlib.Path, keep: ConfigDict):
-        """``keep`` has ``keep_last`` (checkpoints) and ``keep_every`` (steps; 0: none)."""
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        keep: ConfigDict,
+        best: Callable[[list[int]], int | None] = lambda steps: None,
+    ):
+        """``keep`` has ``keep_last`` (checkpoints) and ``keep_every`` (steps; 0: none).
+
+        ``best`` tells which of some steps is to be kept beside those, if any.
+        """
         self._folder, self._keep = (workdir / "checkpoints").absolute(), keep
+        self._best, self._step = best, -1  # the step that was saved last
         self._folder.mkdir(parents=True, exist_ok=True)
         for left in self._folder.glob("*.deleted"):
             shutil.rmtree(left)
@@ -67,8 +76,11 @@ class Saver:
         Raises:
           UserError: this or the last checkpoint cannot be written; those before are whole.
         """
-        self._wait()
         step = int(state.step)
+        if step == self._step:
+            return
+        self._wait()
+        self._step = step
         if (self._folder / str(step)).exists():
             return
         state = jax.device_get(state)  # NumPy arrays restore on any number of devices
@@ -114,8 +126,9 @@ class Saver:
             for step in _numbered(self._folder)
             if (self._folder / str(step) / MANIFEST).exists()
         ]
+        best = self._best(whole)
         for step in whole[: -self._keep.keep_last]:
-            if not self._keep.keep_every or step % self._keep.keep_every:
+            if step != best and (not self._keep.keep_every or step % self._keep.keep_every):
                 folder = self._folder / str(step)
                 shutil.rmtree(folder.rename(folder.with_suffix(".deleted")))
 

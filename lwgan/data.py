@@ -13,8 +13,18 @@ import numpy as np
 
 from lwgan.pictures import Pictures, parallel_map
 
-_ORDER = 0  # what a NumPy generator of a seed is for; 1 is a crop
+_ORDER, _HOLDOUT = 0, 2  # what a NumPy generator of a seed is for; 1 is a crop
 _BYTES = 1 << 20  # read at once: each call takes a third of a millisecond more
+
+
+def split(num_pictures: int, holdout: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which pictures are trained with, and which are held out: int64 (N,) and (M,), both in order.
+
+    ``holdout`` is the share of those that are held out, below 1.
+    """
+    shuffled = np.random.default_rng((seed, _HOLDOUT)).permutation(num_pictures)
+    count = min(round(holdout * num_pictures), num_pictures - 1)
+    return np.sort(shuffled[count:]), np.sort(shuffled[:count])
 
 
 @functools.lru_cache(maxsize=4)
@@ -51,6 +61,7 @@ class Layout(NamedTuple):
 
 def batches(
     pictures: Pictures,
+    among: np.ndarray,
     layout: Layout,
     *,
     seed: int,
@@ -60,6 +71,7 @@ def batches(
 ) -> Iterator[np.ndarray]:
     """The pictures of each step from ``start_step`` on: uint8 (devices, batches, micro-batches, m, S, S, C).
 
+    ``among`` are the indices of the pictures that are trained with.
     ``devices`` are those whose share is wanted, out of ``layout.devices``: a process asks for its own.
 
     Raises:
@@ -78,7 +90,7 @@ def batches(
     def read(number: int) -> np.ndarray:
         positions = positions_at(number)
         flat = positions.ravel()
-        taken = pictures.take(indices_at(seed, flat, len(pictures.names)), seed, flat)
+        taken = pictures.take(among[indices_at(seed, flat, len(among))], seed, flat)
         return taken.reshape(*positions.shape, *taken.shape[1:])
 
     if isinstance(pictures.array, np.memmap) or pictures.array is None:
@@ -86,5 +98,5 @@ def batches(
             yield from steps
     else:  # microseconds a step: handing them from thread to thread would take longer
         for number in itertools.count():
-            for indices in indices_at(seed, positions_at(number), len(pictures.names)):
-                yield pictures.array[indices]
+            for indices in indices_at(seed, positions_at(number), len(among)):
+                yield pictures.array[among[indices]]

@@ -317,17 +317,18 @@ def _cache_folder(source: Source, data: ConfigDict) -> pathlib.Path:
     """Named by all that its pixels depend on."""
     parts = (_FORMAT, Image.__version__, source.fingerprint, data.mode, data.image_size)
     key = hashlib.sha256(repr((*parts, data.crop_prob > 0)).encode()).hexdigest()[:16]
-    return _cache_root() / key
+    return cache_root() / key
 
 
-def _cache_root() -> pathlib.Path:
+def cache_root() -> pathlib.Path:
+    """Where the user's cache of lwgan is: ``~/.cache/lwgan``, or below ``XDG_CACHE_HOME``."""
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return pathlib.Path(root).expanduser() / "lwgan"
 
 
 def _free_disk() -> int:
     """Bytes that can be written where pictures are kept."""
-    root = _cache_root()
+    root = cache_root()
     while not root.exists():
         root = root.parent
     return shutil.disk_usage(root).free

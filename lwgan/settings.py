@@ -12,6 +12,9 @@ from ml_collections import ConfigDict
 from lwgan.augment import AUGMENTATIONS
 from lwgan.errors import UserError
 from lwgan.losses import LOSSES
+from lwgan.metrics.features import FEATURES
+from lwgan.metrics.measure import BACKGROUNDS, FEWEST, METRICS
+from lwgan.metrics.resize import RESIZES
 from lwgan.optimizers import OPTIMIZERS
 from lwgan.sources import OPENMOJI_SUBSETS, SOURCES
 from lwgan.state import CHANNELS
@@ -78,6 +81,7 @@ RULES = {
     "data.mode": _one_of(CHANNELS, fixed=True),
     "data.crop_prob": _number(0, 1),
     "data.cache": _one_of(("auto", "memory", "disk", "none")),
+    "data.holdout": Rule(lambda v: 0 <= v < 1, "must be at least 0 and below 1", True),
     "data.num_threads": Rule(lambda v: v < 0 or v >= 1, "must be at least 1, or negative"),
     "model.latent_dim": _number(1, fixed=True),
     "model.fmap_max": _number(1, fixed=True),
@@ -123,6 +127,13 @@ RULES = {
     "sample.grid": Rule(
         lambda v: [type(n) for n in v] == [int, int] and min(v) >= 1, "must be (rows, columns)"
     ),
+    "eval.every": _number(0),
+    "eval.metrics": _tuple_of(str, "must be names such as ('kid','fid')"),
+    "eval.num_images": _number(FEWEST),
+    "eval.features": _one_of(FEATURES),
+    "eval.weights": _ANY_TEXT,
+    "eval.resize": _one_of(RESIZES),
+    "eval.background": _one_of(BACKGROUNDS),
     "track.aim": _yes_or_no(),
     "track.repo": _ANY_TEXT,
     "track.experiment": _ANY_TEXT,
@@ -209,14 +220,13 @@ def _check_together(config: ConfigDict) -> None:
             f"{config.loss.kind} compares one logit per picture",
             "use 1, or loss.kind=hinge",
         )
-    for name in config.augment.types:
-        if name not in AUGMENTATIONS:
-            raise UserError(
-                "augment.types",
-                name,
-                "there is no such augmentation",
-                f"choose from {', '.join(AUGMENTATIONS)}",
-            )
+    for setting, names, table in (
+        ("augment.types", config.augment.types, AUGMENTATIONS),
+        ("eval.metrics", config.eval.metrics, METRICS),
+    ):
+        for name in names:
+            if name not in table:
+                raise UserError(setting, name, "there is none", f"choose from {', '.join(table)}")
 
 
 def check_devices(config: ConfigDict, devices: int) -> None:
@@ -244,21 +254,27 @@ def to_json(config: ConfigDict) -> str:
 
 # Settings that runs of earlier versions lack, with the value of what those runs did.
 ADDED = {
-    "data": {"name": "", "split": "train", "data_dir": ""},
+    "data": {"name": "", "split": "train", "data_dir": "", "holdout": 0.0},
+    "eval": {
+        "every": 0,
+        "metrics": ("kid", "fid", "pr"),
+        "num_images": 2048,
+        "features": "inception",
+        "weights": "",
+        "resize": "clean",
+        "background": "white",
+    },
     "train": {"max_recoveries": 3},
 }
 
 
 def from_json(text: str) -> ConfigDict:
     """Settings from ``to_json``'s text, lists as tuples again; what an earlier version lacked is added."""
-    groups = json.loads(text)
-    return ConfigDict(
-        {
-            group: ADDED.get(group, {})
-            | {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
-            for group, settings in groups.items()
-        }
-    )
+    groups = {group: dict(settings) for group, settings in ADDED.items()}
+    for group, settings in json.loads(text).items():
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
+        groups[group] = groups.get(group, {}) | values
+    return ConfigDict(groups)
 
 
 def read(path: pathlib.Path) -> ConfigDict:

@@ -50,14 +50,23 @@ class Extent(NamedTuple):
 
 
 def open_files(data: ConfigDict) -> Source:
-    """The pictures in the folder, zip or tar ``data.path``, by relative path; hidden ones are left out.
+    """The pictures in the folder, zip or tar ``data.path``, as ``open_path`` finds them.
 
     Raises:
       UserError: no such path, no picture in it, or it cannot be read.
     """
-    path = pathlib.Path(data.path).expanduser()
-    if not data.path or not path.exists():
-        raise UserError("data.path", data.path, "there is no such folder or file", _HELP)
+    return open_path(data.path, "data.path", _HELP)
+
+
+def open_path(name: str, what: str, help_: str) -> Source:
+    """The pictures in a folder, zip or tar, by relative path; hidden ones are left out.
+
+    Raises:
+      UserError: no such path, no picture in it, or it cannot be read; it names ``what`` and gives ``help_``.
+    """
+    path = pathlib.Path(name).expanduser()
+    if not name or not path.exists():
+        raise UserError(what, name, "there is no such folder or file", help_)
     try:
         if path.is_dir():
             source = _open_folder(path)
@@ -66,14 +75,14 @@ def open_files(data: ConfigDict) -> Source:
         elif tarfile.is_tarfile(path):
             source = _open_tar(path)
         else:
-            raise UserError("data.path", data.path, "is neither folder, zip nor tar", _HELP)
+            raise UserError(what, name, "is neither folder, zip nor tar", help_)
     except OSError as error:
         raise UserError(
-            "data.path", error.filename or data.path, f"cannot be read ({error.strerror or error})",
+            what, error.filename or name, f"cannot be read ({error.strerror or error})",
             "mend it, or take it away",
         ) from None  # fmt: skip
     if not source.names:
-        raise UserError("data.path", data.path, f"no {', '.join(SUFFIXES)} picture below it", _HELP)
+        raise UserError(what, name, f"no {', '.join(SUFFIXES)} picture below it", help_)
     return source
 
 

@@ -121,13 +121,7 @@ class AimWriter(QuietWriter):
 
         self._aim = aim
         repo.mkdir(parents=True, exist_ok=True)
-        options = {
-            "repo": str(repo.absolute()),
-            "experiment": experiment,
-            "system_tracking_interval": None,
-            "log_system_params": False,
-            "capture_terminal_logs": False,
-        }
+        options = {"repo": str(repo.absolute()), "experiment": experiment, **_QUIET}
         try:
             self._run = aim.Run(run_hash, **options)
         except Exception as error:
@@ -179,6 +173,32 @@ class AimWriter(QuietWriter):
         gc.collect()
 
 
+_QUIET = {
+    "system_tracking_interval": None,
+    "log_system_params": False,
+    "capture_terminal_logs": False,
+}
+
+
+def add_to_aim(run: Run, step: int, scalars: Mapping[str, float]) -> None:
+    """Adds scalars to the Aim run of a run that has one; if that fails, it is a warning."""
+    if not run.info.aim_run or not run.config.track.aim:
+        return
+    try:
+        import aim
+
+        repo = _aim_repo(run, run.config.track)
+        aim_run = aim.Run(run.info.aim_run, repo=str(repo.absolute()), **_QUIET)
+        for name, value in scalars.items():
+            aim_run.track(float(value), name=name, step=step)
+        aim_run.close()
+    except Exception as error:  # Aim raises many kinds
+        logging.warning("Aim failed: %s", error)
+    finally:
+        aim_run = None
+        gc.collect()  # as in AimWriter.close
+
+
 def create_writer(run: Run, track: ConfigDict, step: int) -> metric_writers.MetricWriter:
     """The writer of a run that goes on from ``step``; notes the Aim run in ``run.json``.
 
@@ -195,10 +215,9 @@ def create_writer(run: Run, track: ConfigDict, step: int) -> metric_writers.Metr
 
 
 def _open_aim(run: Run, track: ConfigDict) -> AimWriter | None:
-    workdir = run.workdir.absolute()
-    repo = pathlib.Path(track.repo).expanduser() if track.repo else workdir.parent
+    experiment = track.experiment or run.workdir.absolute().name
     try:
-        writer = AimWriter(repo, track.experiment or workdir.name, run.info.aim_run)
+        writer = AimWriter(_aim_repo(run, track), experiment, run.info.aim_run)
     except ModuleNotFoundError:
         logging.warning("Aim is not installed: writing TensorBoard files instead")
         return None
@@ -208,3 +227,7 @@ def _open_aim(run: Run, track: ConfigDict) -> AimWriter | None:
     run.info.aim_run = writer.run_hash
     run.write()
     return writer
+
+
+def _aim_repo(run: Run, track: ConfigDict) -> pathlib.Path:
+    return pathlib.Path(track.repo).expanduser() if track.repo else run.workdir.absolute().parent

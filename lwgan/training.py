@@ -13,7 +13,19 @@ from absl import logging
 from clu import metric_writers, parameter_overview, periodic_actions
 from ml_collections import ConfigDict
 
-from lwgan import augment, checkpoint, data, log, run, sampling, settings, sources, state, tracking
+from lwgan import (
+    augment,
+    checkpoint,
+    data,
+    log,
+    quality,
+    run,
+    sampling,
+    settings,
+    sources,
+    state,
+    tracking,
+)
 from lwgan.errors import Interrupted, UserError
 from lwgan.losses import LOSSES
 from lwgan.pictures import Pictures, load, summary
@@ -50,15 +62,27 @@ def train(
         this_run, pictures, first = _open(config, path, fresh, accept_new_data, stack)
         stack.enter_context(log.to_file(path / "log.txt"))
         logging.info("The data set: %s", summary(pictures))
+        trained, held_out = data.split(len(pictures.names), config.data.holdout, config.train.seed)
+        if len(held_out):
+            logging.info("Held out: %d of %d pictures", len(held_out), len(pictures.names))
+        reals = _reals(config, pictures, this_run.info.fingerprint) if config.eval.every else None
         gan = state.build(config)
-        update = make_update(gan, recipe(config, len(pictures.names)))
+        update = make_update(gan, recipe(config, len(trained)))
         stop = stack.enter_context(_Signals()).asked
         current = _state_at(gan, config, path, first)
         in_a_row = 0
         while True:
             try:
                 current = _train_from(
-                    current, update, config, this_run, pictures, stop, profile=profile
+                    current,
+                    update,
+                    config,
+                    this_run,
+                    pictures,
+                    trained,
+                    reals,
+                    stop,
+                    profile=profile,
                 )
                 break
             except NotFinite as event:
@@ -80,6 +104,8 @@ def train(
         finished = int(current.step)
         if finished < config.train.num_steps:
             raise Interrupted(f"saved at step {finished}; the same command continues")
+        if reals and (best := quality.best(path, config, reals, checkpoint.steps(path))):
+            logging.info("The best samples of the checkpoints that are kept: --step=%d", best)
         logging.info("Finished %d steps: python -m lwgan.sample --workdir=%s", finished, path)
     return current
 
@@ -98,6 +124,8 @@ def _train_from(
     config: ConfigDict,
     this_run: Run,
     pictures: Pictures,
+    trained: np.ndarray,
+    reals: quality.Reals | None,
     stop: Callable[[], bool],
     *,
     profile: bool,
@@ -111,6 +139,7 @@ def _train_from(
     batches = Clocked(
         data.batches(
             pictures,
+            trained,
             layout(config),
             seed=config.train.seed,
             start_step=first,
@@ -121,7 +150,13 @@ def _train_from(
     with contextlib.ExitStack() as stack:
         writer = tracking.create_writer(this_run, config.track, first)
         stack.enter_context(contextlib.closing(writer))
-        saver = stack.enter_context(checkpoint.Saver(this_run.workdir, config.checkpoint))
+        saver = stack.enter_context(
+            checkpoint.Saver(
+                this_run.workdir,
+                config.checkpoint,
+                lambda steps: reals and quality.best(this_run.workdir, config, reals, steps),
+            )
+        )
         _describe(writer, config, current)
         try:
             current, metrics = loop(
@@ -130,7 +165,7 @@ def _train_from(
                 update,
                 batches,
                 config.train.num_steps,
-                actions(config, this_run, pictures, batches, writer, saver, profile=profile),
+                actions(config, this_run, pictures, reals, batches, writer, saver, profile=profile),
                 stop,
             )
             if int(current.step) < config.train.num_steps:
@@ -277,6 +312,7 @@ def actions(
     config: ConfigDict,
     this_run: Run,
     pictures: Pictures,
+    reals: quality.Reals | None,
     batches: Clocked,
     writer: metric_writers.MetricWriter,
     saver: checkpoint.Saver,
@@ -315,6 +351,9 @@ def actions(
         found.append(
             periodic(config.sample.every, sample_action(config, this_run, pictures, writer))
         )
+    if reals:
+        evaluate = evaluate_action(config, this_run, reals, writer)
+        found += [periodic(config.eval.every, callback) for callback in (evaluate, save)]
     found.append(periodic(config.checkpoint.every, save))
     if profile:
         hook = periodic_actions.Profile(
@@ -367,6 +406,40 @@ def sample_action(
         writer.write_scalars(
             step, {"samples/distance": fake_distance, "samples/distance_of_reals": real_distance}
         )
+
+    return action
+
+
+def _reals(config: ConfigDict, pictures: Pictures, fingerprint: str) -> quality.Reals | None:
+    """What evaluation needs of the pictures; None, with a warning, where it cannot be had."""
+    try:
+        return quality.see_reals(config, pictures, fingerprint)
+    except UserError as error:
+        logging.warning("Training goes on without evaluation: %s", error)
+        return None
+
+
+def evaluate_action(
+    config: ConfigDict,
+    this_run: Run,
+    reals: quality.Reals,
+    writer: metric_writers.MetricWriter,
+) -> Action:
+    """Measures the averaged generator's samples of a step."""
+    generator, discriminator = state.build_generator(config), state.build_discriminator(config)
+    seed, batch_size = config.train.seed, config.train.batch_size
+
+    def action(step: int, current: TrainState, metrics: Terms) -> None:
+        require_finite(current, metrics)
+        sampler = sampling.Sampler(generator, current.ema_params, current.ema_stats)
+        title = f"Samples of step {step}"
+        seen = quality.see_samples(config, sampler, reals.features, seed, batch_size, title)
+        found = quality.record(config, reals, seen, step, seed, discriminator, current.d_params)
+        try:
+            quality.merge(this_run.workdir, [found])
+        except OSError as error:
+            logging.warning("The figures of step %d could not be written: %s", step, error)
+        writer.write_scalars(step, quality.figures(found))
 
     return action
 

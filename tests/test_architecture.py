@@ -14,6 +14,7 @@ import pytest
 import lwgan
 from configs import default
 from lwgan import augment, losses, optimizers, settings, sources, state, step
+from lwgan.metrics import features, measure, resize
 
 ROOT = pathlib.Path(lwgan.__file__).parents[1]
 SOURCES = {
@@ -28,9 +29,9 @@ COMMANDS = {name for name, tree in TREES.items() if "__main__" in ast.dump(tree)
 # A module may import those of its own line and of the lines above it.
 LAYERS = [
     "errors log",
-    "models losses augment keys optimizers sources pictures",
+    "models losses augment keys optimizers sources pictures metrics",
     "data state step settings sampling checkpoint run tracking torch_weights",
-    "trained writers",
+    "trained writers quality",
     "artifacts",
     "training",
     "command",
@@ -38,7 +39,11 @@ LAYERS = [
 PURE = [
     name
     for name in TREES
-    if re.fullmatch(r"lwgan\.(models(\..*)?|losses|augment|keys|optimizers|step)", name)
+    if re.fullmatch(
+        r"lwgan\.(models(\..*)?|losses|augment|keys|optimizers|step"
+        r"|metrics\.(inception|efficientnet|resize|frechet|kid|neighbours|scores))",
+        name,
+    )
 ]
 
 
@@ -115,11 +120,15 @@ def test_heavy_packages_are_imported_when_used(name):
     assert not {"lwgan.training", "lwgan.tracking"} & set(imports_at_top(TREES[name]))
 
 
-def test_sampling_starts_without_tensorflow_and_aim():
-    code = (
-        "import sys; from lwgan import checkpoint, command, run, sample, sampling, settings, state\n"
-        "print(*{'tensorflow', 'aim', 'clu'} & set(sys.modules))"
-    )
+@pytest.mark.parametrize(
+    "imported",
+    [
+        "checkpoint, command, run, sample, sampling, settings, state",
+        "evaluate; import lwgan.metrics.measure",
+    ],
+)
+def test_sampling_and_the_tables_of_metrics_need_neither_tensorflow_nor_aim(imported):
+    code = f"import sys; from lwgan import {imported}\nprint(*{{'tensorflow', 'aim', 'clu'}} & set(sys.modules))"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (ended.stdout, ended.returncode) == ("\n", 0), ended.stderr
 
@@ -164,6 +173,10 @@ def test_every_setting_has_a_comment():
         ("optim.name", optimizers.OPTIMIZERS),
         ("ema.schedule", step.EMA_DECAYS),
         ("train.precision", step.MATMUL_PRECISIONS),
+        ("eval.metrics", measure.METRICS),
+        ("eval.features", features.FEATURES),
+        ("eval.resize", resize.RESIZES),
+        ("eval.background", measure.BACKGROUNDS),
     ],
 )
 def test_comment_of_a_setting_names_all_that_can_be_chosen(name, table):

@@ -56,7 +56,14 @@ def test_stream_from_a_step_is_the_stream_after_it(folder, crop_prob):
     def stream(cache, start, num_threads=2):
         config = drawn.settings(path=str(folder), cache=cache, crop_prob=crop_prob)
         kept = pictures.load(sources.open_source(config), config)
-        steps = data.batches(kept, layout, seed=1, start_step=start, num_threads=num_threads)
+        steps = data.batches(
+            kept,
+            np.arange(len(kept.names)),
+            layout,
+            seed=1,
+            start_step=start,
+            num_threads=num_threads,
+        )
         return np.stack(list(itertools.islice(steps, 4 - start)))
 
     whole = stream("memory", 0)
@@ -70,7 +77,14 @@ def test_stream_from_a_step_is_the_stream_after_it(folder, crop_prob):
 def test_batches_hold_the_pictures_that_the_order_names(folder):
     config = drawn.settings(path=str(folder))
     kept = pictures.load(sources.open_source(config), config)
-    steps = data.batches(kept, data.Layout(1, 4, 1, 2), seed=1, start_step=3, num_threads=1)
+    steps = data.batches(
+        kept,
+        np.arange(len(kept.names)),
+        data.Layout(1, 4, 1, 2),
+        seed=1,
+        start_step=3,
+        num_threads=1,
+    )
     batch = next(steps).reshape(4, 32, 32, 3)
     for picture, index in zip(batch, data.indices_at(1, np.arange(12, 16), 5), strict=True):
         alone = kept.centre(int(index))
@@ -84,7 +98,15 @@ def test_processes_share_the_batch(folder, processes):
     kept = pictures.load(sources.open_source(config), config)
 
     def stream(devices):
-        steps = data.batches(kept, layout, seed=1, start_step=5, num_threads=1, devices=devices)
+        steps = data.batches(
+            kept,
+            np.arange(len(kept.names)),
+            layout,
+            seed=1,
+            start_step=5,
+            num_threads=1,
+            devices=devices,
+        )
         return np.stack(list(itertools.islice(steps, 3)))
 
     own = 4 // processes
@@ -98,7 +120,14 @@ def test_how_many_steps_are_gathered_at_once_changes_nothing(folder, monkeypatch
     config = drawn.settings(path=str(folder))
     kept = pictures.load(sources.open_source(config), config)
     monkeypatch.setattr(data, "_BYTES", together * 4 * 32 * 32 * 4)
-    steps = data.batches(kept, data.Layout(1, 4, 1, 1), seed=1, start_step=2, num_threads=2)
+    steps = data.batches(
+        kept,
+        np.arange(len(kept.names)),
+        data.Layout(1, 4, 1, 1),
+        seed=1,
+        start_step=2,
+        num_threads=2,
+    )
     for step, batch in zip(range(2, 9), steps, strict=False):
         positions = np.arange(4 * step, 4 * step + 4)
         expected = kept.array[data.indices_at(1, positions, 5)]

@@ -60,7 +60,9 @@ def test_training_batch_is_the_first_of_the_run():
     settings = config(crop_prob=0.5)
     kept = pictures.load(sources.open_source(settings.data), settings.data)
     layout = data.Layout(batches=1, batch_size=6, grad_accum=1, devices=1)
-    first = next(data.batches(kept, layout, seed=0, start_step=0, num_threads=1))
+    first = next(
+        data.batches(kept, np.arange(len(kept.names)), layout, seed=0, start_step=0, num_threads=1)
+    )
     np.testing.assert_array_equal(preview.training_batch(settings, 6), first.reshape(6, 32, 32, 3))
 
 

@@ -55,6 +55,7 @@ def test_ffhq_takes_a_size(size):
         ("data.mode", ["RGB", "cmyk"], "grey, rgb, rgba"),
         ("data.crop_prob", [-0.1, 1.1, NAN, "half"], "from 0 to 1"),
         ("data.cache", ["file", True], "auto, disk, memory, none"),
+        ("data.holdout", [-0.1, 1.0, NAN], "at least 0 and below 1"),
         ("data.num_threads", [0, "two"], "at least 1, or negative"),
         ("model.latent_dim", [0, -1], "from 1"),
         ("model.fmap_max", [0], "from 1"),
@@ -97,6 +98,12 @@ def test_ffhq_takes_a_size(size):
             [8, (8,), (8, 8, 8), (0, 8), (8, -1), ("a", "b"), (1.5, 2), ()],
             r"\(rows, columns\)",
         ),
+        ("eval.every", [-1], "from 0"),
+        ("eval.metrics", ["kid", (1,)], r"\('kid','fid'\)"),
+        ("eval.num_images", [7], "from 8"),
+        ("eval.features", ["vgg"], "efficientnet_lite0, inception"),
+        ("eval.resize", ["nearest"], "clean, pytorch_fid"),
+        ("eval.background", ["red"], "black, white"),
         ("track.aim", ["no"], "True or False"),
         ("track.repo", [None], "text"),
     ],
@@ -129,6 +136,7 @@ def test_bad_value_is_refused_with_what_is_allowed(name, values, allowed):
             {"augment__types": ("cutout", "colour")},
             r"augment\.types = 'colour': .*; choose from color, color_alpha, cutout",
         ),
+        ({"eval__metrics": ("kid", "is")}, r"eval\.metrics = 'is': .*; choose from fid, kid, pr"),
         (
             {"model__fmap_inverse_coef": 6, "model__disc_fmap_inverse_coef": 12},
             r"model\.fmap_inverse_coef = 6: leaves no channel at 128 px; use 7 or more",
@@ -271,6 +279,7 @@ def test_settings_survive_json():
 
 
 FIXED = {name for name in settings.RULES if name.startswith("model.")} | {
+    "data.holdout",
     "data.image_size",
     "data.mode",
     "loss.kind",

@@ -148,9 +148,9 @@ def test_pictures_that_are_not_finite_cost_the_way_back_to_a_checkpoint(
     batches = training.data.batches
     bad_steps = iter([])
 
-    def floats(pictures, layout, *, start_step, **options):
+    def floats(pictures, among, layout, *, start_step, **options):
         steps = itertools.count(start_step + 1)
-        for images in batches(pictures, layout, start_step=start_step, **options):
+        for images in batches(pictures, among, layout, start_step=start_step, **options):
             images = images.astype(np.float32)
             if next(steps) == 3 and next(bad_steps, None):
                 images[0, 0, 0, 0, 5, 7] = np.nan

@@ -231,6 +231,21 @@ def test_writer_with_aim_goes_on_with_the_runs_own(tmp_path, repo, tensorboard):
     assert bool(tensorboard_tags(new.workdir)) == tensorboard
 
 
+def test_figures_are_added_to_the_runs_own_aim_run(tmp_path, repo, caplog):
+    new = new_run(tmp_path, repo=str(repo))
+    tracking.add_to_aim(new, 1, {"fid": 3.0})  # it has none: nothing happens
+    write_all(new)
+    tracking.add_to_aim(new, 1, {"fid": 3.0})
+    tracking.add_to_aim(new, 9, {"fid": 2.0, "kid": 0.5})
+    stored = aim_run(repo, new.info.aim_run)
+    assert scalars(stored) == {"loss": {1: 1.5}, "fid": {1: 3, 9: 2}, "kid": {9: 0.5}}
+    assert not [record for record in caplog.records if record.levelno == logging.WARNING]
+    new.info.aim_run = "0123456789abcdef01234567"
+    tracking.add_to_aim(new, 9, {"fid": 2.0})
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert warning.startswith("Aim failed")
+
+
 def test_aim_lies_beside_the_run_unless_told_otherwise(tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(

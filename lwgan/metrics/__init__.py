@@ -1,0 +1,1 @@
+"""How good samples are: networks that see pictures, and figures made of what they see."""

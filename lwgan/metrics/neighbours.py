@@ -1,0 +1,133 @@
+"""What nearest neighbours in feature space tell: precision, recall, and what was learnt by heart. All float64."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+K = 3  # neighbours that a picture's surroundings are measured by
+ROWS, COLUMNS = 1024, 8192  # of a block of distances: 64 MiB
+SAME = 1e-6  # of the mean squared distance: what is closer is one picture twice
+
+
+def precision_and_recall(samples: np.ndarray, reals: np.ndarray, k: int = K) -> tuple[float, float]:
+    """Improved precision and recall (Kynkäänniemi et al. 2019, arXiv:1904.06991) of features (N, D), (M, D).
+
+    Precision is the share of samples that lie no farther from some real picture than its k-th nearest
+    real one does; recall is the same with the sets exchanged. Each has more than ``k`` pictures.
+    """
+    return _covered(samples, reals, k), _covered(reals, samples, k)
+
+
+def _covered(points: np.ndarray, centres: np.ndarray, k: int) -> float:
+    radii = np.concatenate([_kth(rows, centres, k) for _, rows in _parts(centres, ROWS)])
+    inside = [
+        np.any(
+            [
+                (_squared(rows, part) <= radii[first : first + len(part)]).any(1)
+                for first, part in _parts(centres, COLUMNS)
+            ],
+            axis=0,
+        )
+        for _, rows in _parts(points, ROWS)
+    ]
+    return float(np.concatenate(inside).mean())
+
+
+def _kth(rows: np.ndarray, centres: np.ndarray, k: int) -> np.ndarray:
+    """The squared distance of each row, itself one of the centres, to its k-th nearest other: (R,)."""
+    nearest = np.empty((len(rows), 0))
+    for _, part in _parts(centres, COLUMNS):
+        nearest = np.hstack([nearest, _squared(rows, part)])
+        nearest = np.partition(nearest, min(k, nearest.shape[1] - 1), 1)[:, : k + 1]
+    return nearest.max(1)
+
+
+class Memorisation(NamedTuple):
+    """How near samples come to training pictures."""
+
+    nearest: np.ndarray  # int (N, K), the training pictures nearest to each sample, nearest first
+    ratios: np.ndarray  # (N,), distance to the nearest in units of its own to its nearest neighbour
+    closer: float  # share of samples closer to it than that neighbour is
+    closer_if_new: float  # the same share of pictures of the same kind that were not learnt from
+    copies: float  # share of samples closer than all but one in twenty of such pictures come
+
+
+def memorisation(samples: np.ndarray, training: np.ndarray, mirrored: np.ndarray) -> Memorisation:
+    """Of features of samples (N, D), of training pictures (M, D) and of their mirror images (M, D); M > K.
+
+    "Closer than that picture's own nearest neighbour" is the test of Alaa et al. 2022 (arXiv:2102.08921).
+    Now and then it strikes new pictures, too; how often, and how near they come, is seen from every
+    training picture in turn, compared with the others. Distances are to a picture or to its mirror
+    image, whichever is nearer; a picture that is there twice counts once.
+    """
+    once = _without_doubles(training)
+    training, mirrored = training[once], mirrored[once]
+    indices, distances = _nearest(samples, training, mirrored)
+    own_indices, own = _nearest(training, training, mirrored, among_themselves=True)
+    ratios = distances[:, 0] / own[indices[:, 0], 0]
+    # The nearest neighbour of a picture's neighbour, were the picture itself not there.
+    neighbour = own_indices[:, 0]
+    is_itself = own_indices[neighbour, 0] == np.arange(len(training))
+    new_ratios = own[:, 0] / np.where(is_itself, own[neighbour, 1], own[neighbour, 0])
+    return Memorisation(
+        once[indices],
+        ratios,
+        float((ratios < 1).mean()),
+        float((new_ratios < 1).mean()),
+        float((ratios < np.quantile(new_ratios, 0.05)).mean()),
+    )
+
+
+def _without_doubles(training: np.ndarray) -> np.ndarray:
+    """The first of each picture that is there more than once: int (M',)."""
+    limit = SAME * 2 * training.var(0, dtype=np.float64).sum()
+    kept = np.ones(len(training), bool)
+    for row, rows in _parts(training, ROWS):
+        for first, part in _parts(training, COLUMNS):
+            earlier = first + np.arange(len(part)) < row + np.arange(len(rows))[:, None]
+            same = earlier & (_squared(rows, part) < limit)
+            kept[row : row + len(rows)] &= ~same.any(1)
+    return np.flatnonzero(kept)
+
+
+def _nearest(
+    points: np.ndarray,
+    training: np.ndarray,
+    mirrored: np.ndarray,
+    *,
+    among_themselves: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The K nearest training pictures of each point, and their distances: (N, K) each.
+
+    ``among_themselves``: the points are the training pictures, and none is its own neighbour.
+    """
+    found = []
+    for row, rows in _parts(points, ROWS):
+        indices, best = np.empty((len(rows), 0), int), np.empty((len(rows), 0))
+        for first, part in _parts(training, COLUMNS):
+            here = np.arange(first, first + len(part))
+            squared = np.minimum(
+                _squared(rows, part), _squared(rows, mirrored[first : first + len(part)])
+            )
+            if among_themselves:
+                squared[row + np.arange(len(rows))[:, None] == here] = np.inf
+            indices = np.hstack([indices, np.broadcast_to(here, squared.shape)])
+            best = np.hstack([best, squared])
+            order = np.argsort(best, 1, kind="stable")[:, :K]
+            indices, best = (np.take_along_axis(x, order, 1) for x in (indices, best))
+        found.append((indices, np.sqrt(best)))
+    indices, distances = zip(*found, strict=True)
+    return np.concatenate(indices), np.concatenate(distances)
+
+
+def _parts(features: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Where a part begins, and its features as float64."""
+    for first in range(0, len(features), size):
+        yield first, features[first : first + size].astype(np.float64)
+
+
+def _squared(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The squared distances of (N, D) and (M, D): (N, M)."""
+    squares = (x**2).sum(1)[:, None] + (y**2).sum(1)
+    return np.maximum(squares - 2 * x @ y.T, 0)

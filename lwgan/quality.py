@@ -1,0 +1,206 @@
+"""How good a generator's samples are beside the pictures of its run, by the run's ``eval`` settings."""
+
+import itertools
+import json
+import pathlib
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from lwgan import data
+from lwgan.errors import UserError
+from lwgan.losses import LOSSES
+from lwgan.metrics import measure
+from lwgan.metrics.features import Features, open_features
+from lwgan.metrics.scores import realness
+from lwgan.models.discriminator import Discriminator
+from lwgan.pictures import Pictures
+from lwgan.run import write_text
+from lwgan.sampling import DrawnLatents, Draws, Sampler, to_uint8
+from lwgan.state import Params
+
+Record = dict[str, Any]  # what was measured, how, and the figures
+
+FILE = "metrics.json"  # in the run: a list of records
+CHOOSING = ("kid", "fid")  # lower is better
+SCORED = 512  # pictures of each kind that the discriminator is asked about
+# What makes one record another, and not a newer measurement of the same.
+IDENTITY = (
+    "step", "features", "weights", "resize", "background", "num_images", "num_reals", "seed",
+)  # fmt: skip
+
+
+class Reals(NamedTuple):
+    """The pictures of a run, and what a network sees in them."""
+
+    pictures: Pictures
+    trained: np.ndarray  # indices of those that are looked at, of those that training sees
+    held_out: np.ndarray  # of those that it does not see
+    features: Features
+    seen: measure.Seen  # of ``trained``
+    unseen: measure.Seen | None  # of ``held_out``; None if too few are held out
+
+    def mirrored(self, config: ConfigDict, fingerprint: str) -> measure.Seen:
+        """What the network sees in the mirror images of ``trained``."""
+        return _see(self, config, fingerprint, self.trained, mirrored=True)
+
+
+def see_reals(config: ConfigDict, pictures: Pictures, fingerprint: str) -> Reals:
+    """Looks at the pictures of a run, at most ``eval.num_images`` of each kind; ``fingerprint`` is theirs.
+
+    Raises:
+      UserError: the network's weights cannot be had, or there are too few pictures.
+    """
+    count = len(pictures.names)
+    most = config.eval.num_images
+    parts = data.split(count, config.data.holdout, config.train.seed)
+    trained, held_out = (part[measure.choose(len(part), most)] for part in parts)
+    require_enough("data", len(trained))
+    features = open_features(config.eval.features, config.eval.weights, config.eval.resize)
+    reals = Reals(pictures, trained, held_out, features, measure.Seen(np.empty((0, 0))), None)
+    reals = reals._replace(seen=_see(reals, config, fingerprint, trained))
+    if len(held_out) < measure.FEWEST:
+        return reals
+    return reals._replace(unseen=_see(reals, config, fingerprint, held_out))
+
+
+def _see(
+    reals: Reals,
+    config: ConfigDict,
+    fingerprint: str,
+    indices: np.ndarray,
+    *,
+    mirrored: bool = False,
+) -> measure.Seen:
+    return measure.see_reals(
+        reals.features, reals.pictures, fingerprint, config.data, indices,
+        config.eval.background, mirrored=mirrored,
+    )  # fmt: skip
+
+
+def see_samples(
+    config: ConfigDict, sampler: Sampler, features: Features, seed: int, batch_size: int, title: str
+) -> measure.Seen:
+    """Looks at the first ``eval.num_images`` pictures of a seed."""
+    count = config.eval.num_images
+    draws = Draws.of_seed(seed, count)
+    latents = DrawnLatents(draws, sampler.generator.latent_dim)
+    drawn = sampler.stream(latents, draws, batch_size)
+
+    def batches() -> Iterator[np.ndarray]:
+        while batch := list(itertools.islice(drawn, batch_size)):
+            yield measure.to_rgb(to_uint8(np.stack(batch)), config.eval.background)
+
+    return measure.see(features, batches(), count, title)
+
+
+def record(
+    config: ConfigDict,
+    reals: Reals,
+    samples: measure.Seen,
+    step: int,
+    seed: int,
+    discriminator: Discriminator,
+    d_params: Params,
+) -> Record:
+    """The figures of samples, beside the pictures learnt from and those held out, and how they came about.
+
+    Where pictures are held out, the discriminator's scores of both kinds are among them: where those
+    learnt from score higher, it knows them by heart.
+    """
+    figures = measure.measure(samples, reals.seen, config.eval.metrics)
+    if reals.unseen:
+        others = measure.measure(samples, reals.unseen, config.eval.metrics)
+        figures |= {f"{name}_held_out": value for name, value in others.items()}
+        for name, indices in {"trained": reals.trained, "held_out": reals.held_out}.items():
+            scores = realness(
+                discriminator, d_params, LOSSES[config.loss.kind],
+                _batches(reals.pictures, indices[:SCORED], config.train.batch_size),
+            )  # fmt: skip
+            figures[f"realness_{name}"] = float(scores.mean())
+    return {"step": step, **_identity(config, reals, seed), **figures}
+
+
+def _batches(pictures: Pictures, indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for first in range(0, len(indices), size):
+        yield np.stack([pictures.centre(index) for index in indices[first : first + size]])
+
+
+def _identity(config: ConfigDict, reals: Reals, seed: int) -> Record:
+    return {
+        "features": reals.features.name,
+        "weights": reals.features.fingerprint[:16],
+        "resize": reals.features.resize,
+        "background": config.eval.background,
+        "num_images": config.eval.num_images,
+        "num_reals": len(reals.trained),
+        "seed": seed,
+    }
+
+
+def figures(found: Record) -> dict[str, float]:
+    """The figures of a record alone, named for the trackers: ``efficientnet_lite0/kid``."""
+    return {
+        f"{found['features']}/{name}": value
+        for name, value in found.items()
+        if name not in IDENTITY
+    }
+
+
+def read(workdir: pathlib.Path) -> list[Record]:
+    """The records of a run, by step.
+
+    Raises:
+      UserError: the file is not what lwgan writes.
+    """
+    path = workdir / FILE
+    if not path.exists():
+        return []
+    try:
+        records = json.loads(path.read_text())
+        return sorted(records, key=lambda found: found["step"])
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise UserError(
+            "--workdir", str(path), f"cannot be read ({error})", "move it aside"
+        ) from None
+
+
+def merge(workdir: pathlib.Path, records: list[Record]) -> None:
+    """Adds records to those of a run; one measured in the same way is brought up to date."""
+    merged: dict[tuple, Record] = {}
+    for found in [*read(workdir), *records]:
+        identity = tuple(found.get(name) for name in IDENTITY)
+        merged[identity] = merged.get(identity, {}) | found
+    ordered = sorted(merged.values(), key=lambda found: found["step"])
+    write_text(workdir / FILE, json.dumps(ordered, indent=1) + "\n")
+
+
+def best(
+    workdir: pathlib.Path, config: ConfigDict, reals: Reals, steps: Collection[int]
+) -> int | None:
+    """Which of these steps has the best samples, by the first of ``eval.metrics`` that is kid or fid.
+
+    Only what was measured in the same way is compared; None if nothing was.
+    """
+    metric = next((name for name in config.eval.metrics if name in CHOOSING), None)
+    alike = _identity(config, reals, config.train.seed)
+    measured = [
+        (found[metric], found["step"])
+        for found in read(workdir)
+        if found["step"] in steps and metric in found and alike.items() <= found.items()
+    ]
+    return min(measured)[1] if measured else None
+
+
+def require_enough(what: str, count: int) -> None:
+    """Refuses fewer pictures than figures can be made of.
+
+    Raises:
+      UserError: they are too few.
+    """
+    if count < measure.FEWEST:
+        raise UserError(
+            what, f"{count} pictures", f"at least {measure.FEWEST} are needed", "add some"
+        )
