@@ -3,6 +3,8 @@
 import gc
 import json
 import logging
+import pathlib
+import subprocess
 import sys
 
 import jax.numpy as jnp
@@ -11,6 +13,9 @@ import pytest
 
 from configs import default
 from lwgan import run, tracking
+
+
+ROOT = pathlib.Path(run.__file__).parents[1]
 
 
 def lines(path):
@@ -141,6 +146,24 @@ def test_aim_run_that_is_lost_is_begun_anew(repo, caplog):
     assert writer.run_hash != "0123456789abcdef01234567"
     assert "a new one begins" in caplog.text
     writer.close()
+
+
+@pytest.mark.slow
+def test_aim_run_that_another_process_holds_is_left_alone(repo):
+    writer = tracking.AimWriter(repo, "experiment", None)
+    code = (
+        "import pathlib, sys; from lwgan.tracking import AimWriter\n"
+        "other = AimWriter(pathlib.Path(sys.argv[1]), 'experiment', sys.argv[2])\n"
+        "print(other.run_hash); other.write_scalars(1, {'loss': 2}); other.close()"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", code, str(repo), writer.run_hash],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert len(other.stdout.strip()) == 24 and other.stdout.strip() != writer.run_hash
+    writer.write_scalars(1, {"loss": 1})
+    writer.close()
+    assert scalars(aim_run(repo, writer.run_hash)) == {"loss": {1: 1}}
 
 
 def test_failing_aim_call_is_a_warning(repo, caplog, monkeypatch):
