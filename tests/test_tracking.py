@@ -14,7 +14,6 @@ import pytest
 from configs import default
 from lwgan import run, tracking
 
-
 ROOT = pathlib.Path(run.__file__).parents[1]
 
 
