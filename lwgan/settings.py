@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from lwgan.augment import AUGMENTATIONS
 from lwgan.errors import UserError
 from lwgan.losses import LOSSES
+from lwgan.models.discriminator import blocks
 from lwgan.optimizers import OPTIMIZERS
 from lwgan.sources import OPENMOJI_SUBSETS, SOURCES
 from lwgan.state import CHANNELS
@@ -107,6 +108,7 @@ RULES = {
     "optim.b1": _DECAY,
     "optim.b2": _DECAY,
     "optim.ttur_mult": _POSITIVE,
+    "optim.freeze_d": _number(0),
     "ema.schedule": _one_of(EMA_DECAYS),
     "ema.half_life": _POSITIVE,
     "train.num_steps": _number(1),
@@ -202,6 +204,14 @@ def _check_together(config: ConfigDict) -> None:
             f"use {2 ** (channels.bit_length() + 3)} or less, or more channels "
             f"(model.fmap_max, model.{d_name})",
         )
+    count = len(blocks(size))
+    if config.optim.freeze_d > count:
+        raise UserError(
+            "optim.freeze_d",
+            config.optim.freeze_d,
+            f"the discriminator has {count} blocks for pictures of {size} px",
+            f"use {count} or less",
+        )
     if LOSSES[config.loss.kind].compares_pictures and model.disc_output_size != 1:
         raise UserError(
             "model.disc_output_size",
@@ -245,6 +255,7 @@ def to_json(config: ConfigDict) -> str:
 # Settings that runs of earlier versions lack, with the value of what those runs did.
 ADDED = {
     "data": {"name": "", "split": "train", "data_dir": ""},
+    "optim": {"freeze_d": 0},
     "train": {"max_recoveries": 3},
 }
 
