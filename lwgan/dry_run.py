@@ -23,17 +23,16 @@ _LEAST_STEPS = 4
 _MIB = 2**20
 
 
-class Times(NamedTuple):
-    """Seconds."""
+class Measured(NamedTuple):
+    """What a dry run has found out."""
 
-    compiling: float  # of all programs, once
-    steps: dict[str, tuple[float, float]]  # one step of each kind, and its share of all steps
-    samples: float  # drawing the grids once
-
-    @property
-    def step(self) -> float:
-        """A step on average."""
-        return sum(seconds * share for seconds, share in self.steps.values())
+    start: float  # seconds before the first step: reading pictures, compiling
+    steps: dict[
+        str, tuple[float, float]
+    ]  # seconds of a step of each kind, and its share of all steps
+    samples: float  # seconds of drawing the grids once
+    num_pictures: int
+    checkpoint_bytes: int
 
 
 def dry_run(
@@ -52,6 +51,7 @@ def dry_run(
     Raises:
       UserError: what training would raise before its first step.
     """
+    began = time.perf_counter()
     path = pathlib.Path(workdir).expanduser()
     planned = plan(config, path, fresh=fresh, accept_new_data=accept_new_data, init_from=init_from)
     yield from (f"{name} = {value!r}" for name, value in settings.flatten(config).items())
@@ -60,9 +60,9 @@ def dry_run(
     yield f"The data set: {summary(pictures)}"
     gan = state.build(config)
     current = state_at(gan, config, path, planned.step, planned.origin)
+    checkpoint_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(current))
     counts = (_count(tree) for tree in (current.g_params, current.d_params))
     yield "Parameters: {:,} of the generator, {:,} of the discriminator".format(*counts)
-    checkpoint_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(current))
 
     update = make_update(gan, recipe(config, len(pictures.names)))
     batches = data.batches(
@@ -73,31 +73,41 @@ def dry_run(
         num_threads=config.data.num_threads,
         devices=local_devices(),
     )
-    began = time.perf_counter()
     images, programs = next(batches), update.programs()
     memory = max(_memory(program, current, images) for program, _ in programs.values())
-    compiling = time.perf_counter() - began
-    yield f"Memory: {memory / _MIB:,.0f} MiB for a step on each of {_devices()}"
-
+    start = time.perf_counter() - began
+    yield f"Memory: {memory / _MIB:,.0f} MiB for a step on each device ({_devices()})"
     steps = {}
     for name, (program, share) in programs.items():
         current, seconds = _time_steps(program, current, batches)
         steps[name] = seconds, share
-    began = time.perf_counter()
-    samples = 0.0
-    if config.sample.every:
-        draw_samples(config, current)
-        first = time.perf_counter() - began
-        draw_samples(config, current)
-        samples = time.perf_counter() - began - first
-        compiling += first - samples
-    times = Times(compiling, steps, samples)
-    yield _say_step(config, times)
-    yield _say_hours(config, planned.first, times)
-    yield _say_pictures(config, planned.first, len(pictures.names))
-    yield _say_checkpoints(config, planned.first, checkpoint_bytes)
+    compiling, samples = _time_samples(config, current) if config.sample.every else (0.0, 0.0)
+    measured = Measured(start + compiling, steps, samples, len(pictures.names), checkpoint_bytes)
+    yield from forecast(config, planned.first, measured)
     if jax.default_backend() == "cpu":
         yield f"This process, with Python and TensorFlow, had up to {_peak() / _MIB:,.0f} MiB"
+
+
+def forecast(config: ConfigDict, first: int, measured: Measured) -> list[str]:
+    """What the steps after ``first`` will take, in lines."""
+    last, keep = config.train.num_steps, config.checkpoint
+    left = max(0, last - first)
+    step = sum(seconds * share for seconds, share in measured.steps.values())
+    kinds = ", ".join(f"{seconds:.3g} s {name}" for name, (seconds, _) in measured.steps.items())
+    samples = len(_at(first, last, config.sample.every)) * measured.samples
+    hours = (measured.start + left * step + samples) / 3600
+    saved = _at(first, last, keep.every)
+    kept, size = len(checkpoint.kept(saved, keep)), measured.checkpoint_bytes / _MIB
+    shown, count = left * config.train.batch_size, measured.num_pictures
+    return [
+        f"A step: {step:.3g} s on average ({kinds}), "
+        f"{config.train.batch_size / step:,.3g} pictures a second",
+        f"Time: {hours:.3g} hours for {left:,} steps, with {measured.start:.0f} s to start and "
+        f"{samples:.0f} s to draw samples, without writing checkpoints (in the background)",
+        f"Pictures: {shown / 1000:,.4g} thousand, each of the {count:,} about {shown / count:,.3g} times",
+        f"Checkpoints: up to {size:,.1f} MiB each; {len(saved)} to write, {kept} of them stay: "
+        f"{kept * size:,.1f} MiB",
+    ]
 
 
 def _count(params: state.Params) -> int:
@@ -121,7 +131,7 @@ def _devices() -> str:
     device = jax.local_devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
     room = f", which has {limit / _MIB:,.0f} MiB for JAX" if limit else ""
-    return f"{jax.device_count()} devices ({device.device_kind}){room}"
+    return f"{jax.device_count()} × {device.device_kind}{room}"
 
 
 def _time_steps(
@@ -140,44 +150,21 @@ def _time_steps(
     return current, (time.perf_counter() - began) / count
 
 
+def _time_samples(config: ConfigDict, current: TrainState) -> tuple[float, float]:
+    """Seconds of compiling, and of drawing all grids once."""
+    times = [time.perf_counter()]
+    for _ in range(2):
+        draw_samples(config, current)
+        times.append(time.perf_counter())
+    first, second = np.diff(times)
+    return first - second, second
+
+
 def _at(first: int, last: int, every: int) -> list[int]:
     """The steps after ``first`` at which something periodic happens: its multiples, and the last."""
     if every == 0 or first >= last:
         return []
     return [*range(first // every * every + every, last, every), last]
-
-
-def _say_step(config: ConfigDict, times: Times) -> str:
-    each = ", ".join(f"{seconds:.3g} s {name}" for name, (seconds, _) in times.steps.items())
-    rate = config.train.batch_size / times.step
-    return f"A step: {times.step:.3g} s on average ({each}), {rate:,.3g} pictures a second"
-
-
-def _say_hours(config: ConfigDict, first: int, times: Times) -> str:
-    last = config.train.num_steps
-    left = max(0, last - first)
-    samples = len(_at(first, last, config.sample.every)) * times.samples
-    seconds = times.compiling + left * times.step + samples
-    return (
-        f"Time: {seconds / 3600:.3g} hours for {left:,} steps, of which compiling takes "
-        f"{times.compiling:.0f} s and drawing samples {samples:.0f} s; without writing checkpoints, "
-        "which happens in the background"
-    )
-
-
-def _say_pictures(config: ConfigDict, first: int, count: int) -> str:
-    left = max(0, config.train.num_steps - first) * config.train.batch_size
-    return f"Pictures: {left / 1000:,.4g} thousand, each of the {count:,} about {left / count:,.3g} times"
-
-
-def _say_checkpoints(config: ConfigDict, first: int, size: int) -> str:
-    keep = config.checkpoint
-    saved = _at(first, config.train.num_steps, keep.every)
-    kept = len(checkpoint.kept(saved, keep))
-    return (
-        f"Checkpoints: up to {size / _MIB:,.1f} MiB each; {len(saved)} to write, of which {kept} "
-        f"stay: {kept * size / _MIB:,.1f} MiB"
-    )
 
 
 def _peak() -> int:

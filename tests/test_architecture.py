@@ -108,7 +108,9 @@ def test_what_computes_knows_no_files_clocks_flags_or_settings(name):
     assert not {other.split(".")[0] for other in imports(TREES[name])} & forbidden
 
 
-@pytest.mark.parametrize("name", sorted(set(TREES) - {"lwgan.training", "lwgan.tracking", "lwgan.dry_run"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(TREES) - {"lwgan.training", "lwgan.tracking", "lwgan.dry_run"})
+)
 def test_heavy_packages_are_imported_when_used(name):
     heavy = set("tensorflow tensorflow_datasets tensorboard aim clu".split())
     top = {other.split(".")[0] for other in imports_at_top(TREES[name])}
