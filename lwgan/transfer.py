@@ -108,19 +108,17 @@ def begin(fresh: TrainState, origin: Origin) -> TrainState:
 
 
 def merge(own: Params, other: Params) -> tuple[Params, str]:
-    """``own`` with every array of ``other`` that has the same name and shape, and a report in one line.
+    """``own`` with every layer of ``other`` that has the same name and shapes, and a report in one line.
 
     Names tell resolutions, so that networks for other picture sizes share what lies between. Nothing is
-    resized: a kernel of other widths connects features that mean something else.
+    resized: a kernel of other widths connects features that mean something else, and its bias goes with it.
     """
     mine, theirs = (flax.traverse_util.flatten_dict(tree, sep="/") for tree in (own, other))
-    taken = {n for n, leaf in mine.items() if n in theirs and theirs[n].shape == leaf.shape}
+    differ = {n for n, leaf in mine.items() if n in theirs and theirs[n].shape != leaf.shape}
+    layers = {_layer(n) for n in differ}
+    taken = {n for n in mine if n in theirs and _layer(n) not in layers}
     mixed = {n: jnp.asarray(theirs[n]) if n in taken else leaf for n, leaf in mine.items()}
-    widths = [
-        f"{n} {theirs[n].shape} there, {leaf.shape} here"
-        for n, leaf in mine.items()
-        if n in theirs and n not in taken
-    ]
+    widths = [f"{n} {theirs[n].shape} there, {mine[n].shape} here" for n in sorted(differ)]
     size = sum(mine[n].size for n in taken)
     parts = [
         f"taken {len(taken)} of {len(mine)} arrays, "
@@ -134,6 +132,10 @@ def merge(own: Params, other: Params) -> tuple[Params, str]:
         if names:
             parts.append(f"{what}: {', '.join(names)}")
     return flax.traverse_util.unflatten_dict(mixed, sep="/"), "; ".join(parts)
+
+
+def _layer(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def _modules(names: Iterable[str], others: Iterable[str]) -> list[str]:
