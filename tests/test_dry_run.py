@@ -1,10 +1,17 @@
+import os
+import pathlib
 import re
+import subprocess
+import sys
 
 import jax
+import pytest
 
 from lwgan import checkpoint, dry_run, state
 from lwgan.dry_run import Measured, forecast
 from tests import tiny
+
+ROOT = pathlib.Path(dry_run.__file__).parents[1]
 
 
 def listing(folder):
@@ -81,6 +88,27 @@ def test_a_dry_run_reads_the_run_that_is_there(tmp_path, monkeypatch):
     text = "\n".join(run(settings, tmp_path / "run", fresh=True))
     assert "Starting the run" in text and "hours for 9 steps" in text
     assert listing(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_the_command_takes_the_flags_of_training(tmp_path):
+    tiny.save_run(tmp_path / "source", (3,), tiny.config())
+    settings = tiny.config(sample__every=0, loss__gp_weight=0.0)
+    tiny.save_run(tmp_path / "run", (1,), settings)
+    before = listing(tmp_path)
+    main = [sys.executable, ROOT / "main.py", "--dry_run", "--workdir=run"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    ended = subprocess.run(
+        [*main, "--fresh", "--init_from=source", "--freeze_d=2", "--config.train.num_steps=5"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert listing(tmp_path) == before
+    lines = ended.stdout.splitlines()
+    assert "optim.freeze_d = 2" in lines
+    assert "Starting the run in run at step 0: a dry run, nothing is written" in lines
+    assert "Beginning from source at step 3" in ended.stderr
+    assert any(" hours for 5 steps" in line for line in lines)
 
 
 def test_kept_checkpoints_are_the_last_and_the_multiples():
