@@ -176,7 +176,7 @@ def test_training_refuses_settings(place, arguments, message):
             "model.latent_dim = 9: the run of --init_from=run has 8; use that, or another run.",
         ),
         (["--freeze_d=3"], "optim.freeze_d = 3: the discriminator has 2 blocks for pictures of 32"),
-        (["--freeze_d=-1"], "--freeze_d = '-1': -1 is not an integer in the range"),
+        (["--freeze_d=-1"], "--freeze_d = '-1': -1 is not a non-negative integer"),
         (["--freeze_d=few"], "--freeze_d = 'few': "),
         (["--dry_run", "--init_from=young"], "--init_from = 'young': this run has no checkpoint"),
         (["--dry_run", "--workdir=run", "--config.data.path=others"], "data = 'others': these are"),
