@@ -65,6 +65,9 @@ def get_config() -> ConfigDict:
     optim.b1 = 0.5  # decay of the gradients' mean, 0 to below 1
     optim.b2 = 0.9  # decay of their square's, 0 to below 1
     optim.ttur_mult = 1.0  # the discriminator's learning rate is this many times the generator's
+    optim.freeze_d = (
+        0  # the discriminator's first blocks, of highest resolution, that stay as they are
+    )
 
     config.ema = ema = ConfigDict()
     ema.schedule = "ramp"  # ramp: every step from the start; reference: as lightweight-gan

@@ -5,7 +5,7 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -126,11 +126,23 @@ class Saver:
             for step in _numbered(self._folder)
             if (self._folder / str(step) / MANIFEST).exists()
         ]
-        best = self._best(whole)
-        for step in whole[: -self._keep.keep_last]:
-            if step != best and (not self._keep.keep_every or step % self._keep.keep_every):
-                folder = self._folder / str(step)
-                shutil.rmtree(folder.rename(folder.with_suffix(".deleted")))
+        for step in sorted(set(whole) - set(kept(whole, self._keep, self._best(whole)))):
+            folder = self._folder / str(step)
+            shutil.rmtree(folder.rename(folder.with_suffix(".deleted")))
+
+
+def kept(saved: Sequence[int], keep: ConfigDict, best: int | None = None) -> list[int]:
+    """Those of the saved steps, in order, whose checkpoints stay: see ``Saver``."""
+    last = saved[-keep.keep_last :]
+    return [
+        step
+        for step in saved
+        if step in last or step == best or _is_multiple(step, keep.keep_every)
+    ]
+
+
+def _is_multiple(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
 
 
 def _numbered(folder: pathlib.Path) -> list[int]:
@@ -168,11 +180,10 @@ def damage(workdir: pathlib.Path, step: int) -> str:
     return f"{wrong[0]} is {'damaged' if wrong[0] in found else 'missing'}" if wrong else ""
 
 
-def set_damaged_aside(workdir: pathlib.Path) -> list[int]:
-    """The steps of a run's checkpoints, the newest of them whole; none if its first save was cut short.
+def examine(workdir: pathlib.Path) -> tuple[list[int], dict[int, str]]:
+    """The steps of a run's checkpoints up to the newest whole one, and what is the matter with newer ones.
 
-    Newer ones that are damaged are named and moved to ``damaged/``, so that their steps can be saved
-    again.
+    There are no steps if its first save was cut short.
 
     Raises:
       UserError: there are checkpoints, and none is whole.
@@ -183,21 +194,28 @@ def set_damaged_aside(workdir: pathlib.Path) -> list[int]:
         reasons[there.pop()] = reason
     first_save_was_cut = list(reasons.values()) == [_UNFINISHED]
     if reasons and not there and not first_save_was_cut:
-        raise _nothing_whole(workdir, step=max(reasons), reason=reasons[max(reasons)])
+        raise _nothing_whole("--workdir", workdir, max(reasons), reasons[max(reasons)])
+    return there, reasons
+
+
+def set_damaged_aside(workdir: pathlib.Path, reasons: Mapping[int, str]) -> None:
+    """Names damaged checkpoints and moves them to ``damaged/``, so that their steps can be saved again.
+
+    ``reasons`` are those that ``examine`` found.
+    """
+    last = max(set(steps(workdir)) - set(reasons), default=0)
     for step, reason in reasons.items():
-        last = there[-1] if there else 0
         logging.warning("Checkpoint %d is damaged (%s): going on from %d", step, reason, last)
         target = workdir / "damaged" / str(step)
         target.parent.mkdir(exist_ok=True)
         if target.exists():
             move_aside(target)
         (workdir / "checkpoints" / str(step)).rename(target)
-    return there
 
 
-def _nothing_whole(workdir: pathlib.Path, step: int, reason: str) -> UserError:
+def _nothing_whole(flag: str, workdir: pathlib.Path, step: int, reason: str) -> UserError:
     return UserError(
-        "--workdir", str(workdir), f"no checkpoint is whole (of {step}, {reason})",
+        flag, str(workdir), f"no checkpoint is whole (of {step}, {reason})",
         "bring back a copy of one, or start over with --fresh",
     )  # fmt: skip
 
@@ -213,17 +231,15 @@ def metrics(workdir: pathlib.Path, step: int) -> dict[str, float]:
     return json.loads(path.read_text()).get("metrics", {}) if path.exists() else {}
 
 
-def choose(workdir: pathlib.Path, step: int | None) -> int:
-    """``step`` if it has a whole checkpoint, or the newest that has.
+def choose(workdir: pathlib.Path, step: int | None, flag: str = "--workdir") -> int:
+    """``step`` if it has a whole checkpoint, or the newest that has; ``flag`` names the run.
 
     Raises:
       UserError: there is no such checkpoint, or none.
     """
     there = steps(workdir)
     if not there:
-        raise UserError(
-            "--workdir", str(workdir), "this run has no checkpoint yet", "train it first"
-        )
+        raise UserError(flag, str(workdir), "this run has no checkpoint yet", "train it first")
     if step is not None and step not in there:
         raise UserError(
             "--step", step, "has no checkpoint", f"choose from {', '.join(map(str, there))}"
@@ -235,7 +251,7 @@ def choose(workdir: pathlib.Path, step: int | None) -> int:
             return candidate
         logging.warning("Checkpoint %d is damaged (%s)", candidate, reason)
     if step is None:
-        raise _nothing_whole(workdir, candidate, reason)
+        raise _nothing_whole(flag, workdir, candidate, reason)
     raise UserError("--step", step, f"is damaged ({reason})", "choose another")
 
 

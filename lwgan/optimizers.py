@@ -1,6 +1,6 @@
 """Optimizers by name; a new one is a function and one line in ``OPTIMIZERS``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import jax
@@ -55,6 +55,30 @@ def adabelief(learning_rate: float, b1: float, b2: float) -> optax.GradientTrans
         return jax.tree.map(step, mean, deviation), BeliefState(count, mean, deviation)
 
     return optax.GradientTransformation(init, update)
+
+
+def freezing(
+    optimizer: optax.GradientTransformation, modules: Collection[str]
+) -> optax.GradientTransformation:
+    """The optimizer, which leaves the parameters of these modules as they are.
+
+    Its state has the shape that it has without (``optax.masked`` would drop leaves), so that what is
+    frozen may change within a run: to the optimizer, their gradients are zero meanwhile.
+    """
+
+    def still(tree: optax.Updates) -> optax.Updates:
+        return {
+            name: jax.tree.map(jnp.zeros_like, leaves) if name in modules else leaves
+            for name, leaves in tree.items()
+        }
+
+    def update(
+        grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        updates, state = optimizer.update(still(grads), state, params)
+        return still(updates), state  # what is left of earlier gradients would move them
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 OPTIMIZERS: dict[str, Callable[[float, float, float], optax.GradientTransformation]] = {

@@ -29,6 +29,8 @@ class RunInfo:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     aim_run: str | None = None  # hash of the run in Aim
     changes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    # The run that this one began from: its path from here, and the step of its checkpoint
+    init_from: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass
@@ -52,15 +54,15 @@ def exists(workdir: pathlib.Path) -> bool:
     return all((workdir / name).is_file() for name in ("run.json", "config.json"))
 
 
-def read(workdir: pathlib.Path) -> Run:
-    """The run in a directory.
+def read(workdir: pathlib.Path, flag: str = "--workdir") -> Run:
+    """The run in a directory that ``flag`` names.
 
     Raises:
       UserError: there is none, or a newer lwgan wrote it.
     """
     if not exists(workdir):
         raise UserError(
-            "--workdir",
+            flag,
             str(workdir),
             "there is no run in this directory",
             "name a directory that python main.py has trained in",
@@ -70,11 +72,11 @@ def read(workdir: pathlib.Path) -> Run:
         number = int(info["format"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            "--workdir", str(workdir), "its run.json cannot be read", "bring back a copy of it"
+            flag, str(workdir), "its run.json cannot be read", "bring back a copy of it"
         ) from None
     if number not in range(1, FORMAT + 1):
         raise UserError(
-            "--workdir",
+            flag,
             str(workdir),
             f"this run has format {number}, this lwgan reads 1 up to {FORMAT}",
             f"install {'a newer' if number > FORMAT else 'an older'} lwgan",

@@ -15,6 +15,7 @@ from lwgan.losses import LOSSES
 from lwgan.metrics.features import FEATURES
 from lwgan.metrics.measure import BACKGROUNDS, FEWEST, METRICS
 from lwgan.metrics.resize import RESIZES
+from lwgan.models.discriminator import blocks
 from lwgan.optimizers import OPTIMIZERS
 from lwgan.sources import OPENMOJI_SUBSETS, SOURCES
 from lwgan.state import CHANNELS
@@ -111,6 +112,7 @@ RULES = {
     "optim.b1": _DECAY,
     "optim.b2": _DECAY,
     "optim.ttur_mult": _POSITIVE,
+    "optim.freeze_d": _number(0),
     "ema.schedule": _one_of(EMA_DECAYS),
     "ema.half_life": _POSITIVE,
     "train.num_steps": _number(1),
@@ -213,6 +215,14 @@ def _check_together(config: ConfigDict) -> None:
             f"use {2 ** (channels.bit_length() + 3)} or less, or more channels "
             f"(model.fmap_max, model.{d_name})",
         )
+    count = len(blocks(size))
+    if config.optim.freeze_d > count:
+        raise UserError(
+            "optim.freeze_d",
+            config.optim.freeze_d,
+            f"the discriminator has {count} blocks for pictures of {size} px",
+            f"use {count} or less",
+        )
     if LOSSES[config.loss.kind].compares_pictures and model.disc_output_size != 1:
         raise UserError(
             "model.disc_output_size",
@@ -264,6 +274,7 @@ ADDED = {
         "resize": "clean",
         "background": "white",
     },
+    "optim": {"freeze_d": 0},
     "train": {"max_recoveries": 3},
 }
 

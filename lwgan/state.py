@@ -1,6 +1,7 @@
 """What never changes in a run, and what does."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import flax
@@ -13,9 +14,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from lwgan.keys import Draw, draw_latents, example_keys, seed_key
-from lwgan.models.discriminator import Discriminator
+from lwgan.models.discriminator import Discriminator, blocks
 from lwgan.models.generator import Generator, draw_noise
-from lwgan.optimizers import OPTIMIZERS
+from lwgan.optimizers import OPTIMIZERS, freezing
 
 Params = Any  # a tree of float32 arrays
 
@@ -95,11 +96,13 @@ def build(config: ConfigDict) -> Gan:
     dtype = COMPUTE_DTYPES[config.train.precision]
     optim = config.optim
     optimizer = OPTIMIZERS[optim.name]
+    frozen = itertools.chain(*blocks(config.data.image_size)[: optim.freeze_d])
+    d_optimizer = optimizer(optim.learning_rate * optim.ttur_mult, optim.b1, optim.b2)
     return Gan(
         build_generator(config, dtype),
         build_discriminator(config, dtype),
         optimizer(optim.learning_rate, optim.b1, optim.b2),
-        optimizer(optim.learning_rate * optim.ttur_mult, optim.b1, optim.b2),
+        freezing(d_optimizer, set(frozen)),
     )
 
 

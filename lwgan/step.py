@@ -16,6 +16,7 @@ from lwgan.models.generator import draw_noise
 from lwgan.state import AXIS, Gan, Params, TrainState
 
 Terms = dict[str, jax.Array]  # weighted terms of a loss by name, float32 () each
+Program = Callable[[TrainState, jax.Array], tuple[TrainState, Terms]]  # of one kind of step
 Keys = Callable[[Draw, jax.Array], jax.Array]  # (purpose, micro-batch) -> keys (m,)
 
 MATMUL_PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "highest"}
@@ -43,10 +44,9 @@ class Recipe:
     )
 
 
-def make_update(
-    gan: Gan, recipe: Recipe
-) -> Callable[[int, TrainState, jax.Array], tuple[TrainState, Terms]]:
-    """The compiled training step ``(step, state, images) -> (state, metrics)``.
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """The training step ``(step, state, images) -> (state, metrics)``: one program for each kind of step.
 
     ``step`` counts updates from 1 and chooses the program: with the gradient penalty in every
     ``gp_every``-th step, the first included. ``images`` are uint8 (devices, R, A, m, H, W, C): R = 2
@@ -54,17 +54,30 @@ def make_update(
     state is whole on each device, and its buffers are donated.
     """
 
-    def compiled(with_penalty: bool) -> Callable[[TrainState, jax.Array], tuple[TrainState, Terms]]:
+    plain: Program
+    penalized: Program
+    gp_every: int  # steps; 0: no step has the penalty
+
+    def __call__(self, step: int, state: TrainState, images: jax.Array) -> tuple[TrainState, Terms]:
+        with_penalty = self.gp_every and (step - 1) % self.gp_every == 0
+        return (self.penalized if with_penalty else self.plain)(state, images)
+
+    def programs(self) -> dict[str, tuple[Program, float]]:
+        """Those that training runs, by name, each with its share of the steps; the first step's first."""
+        share = 1 / self.gp_every if self.gp_every else 0.0
+        both = {"penalized": (self.penalized, share), "plain": (self.plain, 1 - share)}
+        return {name: program for name, program in both.items() if program[1] > 0}
+
+
+def make_update(gan: Gan, recipe: Recipe) -> Update:
+    """The training step, compiled when it is first called."""
+
+    def compiled(with_penalty: bool) -> Program:
         body = functools.partial(update, gan, recipe, with_penalty)
         return jax.pmap(body, AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=0)
 
-    plain, penalized = compiled(False), compiled(True)
-
-    def run(step: int, state: TrainState, images: jax.Array) -> tuple[TrainState, Terms]:
-        with_penalty = recipe.gp_weight > 0 and (step - 1) % recipe.gp_every == 0
-        return (penalized if with_penalty else plain)(state, images)
-
-    return run
+    gp_every = recipe.gp_every if recipe.gp_weight > 0 else 0
+    return Update(compiled(False), compiled(True), gp_every)
 
 
 def update(

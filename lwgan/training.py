@@ -5,6 +5,7 @@ import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +26,16 @@ from lwgan import (
     sources,
     state,
     tracking,
+    transfer,
 )
 from lwgan.errors import Interrupted, UserError
 from lwgan.losses import LOSSES
 from lwgan.pictures import Pictures, load, summary
 from lwgan.run import Run
+from lwgan.sources import Source
 from lwgan.state import Gan, TrainState
 from lwgan.step import Recipe, Terms, make_update
+from lwgan.transfer import Origin
 
 Action = Callable[[int, TrainState, Terms], None]
 
@@ -42,6 +46,7 @@ def train(
     *,
     fresh: bool = False,
     accept_new_data: bool = False,
+    init_from: str | None = None,
     profile: bool = False,
 ) -> TrainState:
     """Trains in ``workdir``, from its newest checkpoint if it has one, and returns the last state.
@@ -51,6 +56,8 @@ def train(
       workdir: the run directory, made if missing.
       fresh: move a run that is there aside and start over.
       accept_new_data: continue with other pictures than the run has learnt from.
+      init_from: a run whose weights a new run begins with, see ``lwgan.transfer``; one that began so
+        goes on.
       profile: write a profile of a few steps to ``workdir/profile``.
 
     Raises:
@@ -59,7 +66,21 @@ def train(
     """
     path = pathlib.Path(workdir).expanduser()
     with contextlib.ExitStack() as stack:
-        this_run, pictures, first = _open(config, path, fresh, accept_new_data, stack)
+        if known := run.exists(path):
+            stack.enter_context(run.alone(path))
+        planned = plan(
+            config, path, fresh=fresh, accept_new_data=accept_new_data, init_from=init_from
+        )
+        this_run, first = planned.run, planned.first
+        print(f"{planned.verb} the run in {path} at step {first}", flush=True)
+        pictures = load(planned.source, config.data)
+        checkpoint.set_damaged_aside(path, planned.damaged)
+        if fresh and known:
+            print(f"The run that was there is now {run.move_aside(path)}", flush=True)
+        if fresh or not known:
+            run.make_directory(path, "--workdir")
+            stack.enter_context(run.alone(path))
+        run.open_for_training(this_run, config, planned.source.fingerprint, first)
         stack.enter_context(log.to_file(path / "log.txt"))
         logging.info("The data set: %s", summary(pictures))
         trained, held_out = data.split(len(pictures.names), config.data.holdout, config.train.seed)
@@ -69,7 +90,10 @@ def train(
         gan = state.build(config)
         update = make_update(gan, recipe(config, len(trained)))
         stop = stack.enter_context(_Signals()).asked
-        current = _state_at(gan, config, path, first)
+        current = state_at(gan, config, path, planned.step, planned.origin)
+        if planned.origin:  # from here on the run needs no other
+            with checkpoint.Saver(path, config.checkpoint) as saver:
+                saver.save(current, {}, config)
         in_a_row = 0
         while True:
             try:
@@ -99,7 +123,7 @@ def train(
                     "%s not finite at step %d: going back to step %d, with other random numbers",
                     event.what, event.step, first,
                 )  # fmt: skip
-                restored = _state_at(gan, config, path, first)
+                restored = state_at(gan, config, path, first, None)
                 current = restored.replace(recoveries=restored.recoveries + in_a_row)
         finished = int(current.step)
         if finished < config.train.num_steps:
@@ -189,39 +213,52 @@ def _all_finite(current: TrainState) -> jax.Array:
     return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(current)]))
 
 
-def _open(
+class Plan(NamedTuple):
+    """What training would do."""
+
+    run: Run
+    source: Source
+    step: int | None  # of the checkpoint to go on from; None: there is none yet
+    damaged: Mapping[int, str]  # newer checkpoints, and what is the matter with each
+    origin: (
+        Origin | None
+    )  # the weights that a run without a checkpoint begins with; None: random ones
+
+    @property
+    def first(self) -> int:
+        """The step to go on from."""
+        return self.step or 0
+
+    @property
+    def verb(self) -> str:
+        """What training does with the run."""
+        return "Starting" if self.step is None else "Continuing"
+
+
+def plan(
     config: ConfigDict,
     path: pathlib.Path,
+    *,
     fresh: bool,
     accept_new_data: bool,
-    stack: contextlib.ExitStack,
-) -> tuple[Run, Pictures, int]:
-    """The run, its pictures and the step to go on from; refuses whatever it must before it writes.
+    init_from: str | None,
+) -> Plan:
+    """What training in ``path`` would start or continue; writes nothing.
 
-    ``stack`` keeps other trainers out.
+    Raises:
+      UserError: the settings, the pictures or the directories do not allow it.
     """
     settings.check(config)
     settings.check_devices(config, jax.device_count())
     source = sources.open_source(config.data)
-    known = run.exists(path)
-    if known:
-        stack.enter_context(run.alone(path))
-    if fresh and known:
-        steps, this_run = [], Run(path, config, run.RunInfo(source.fingerprint))
+    new = fresh or not run.exists(path)
+    if fresh and run.exists(path):
+        this_run, steps, damaged = Run(path, config, run.RunInfo(source.fingerprint)), [], {}
     else:
         this_run = run.plan(config, path, source.fingerprint, accept_new_data=accept_new_data)
-        steps = checkpoint.set_damaged_aside(path)
-    first = steps[-1] if steps else 0
-    print(f"{'Continuing' if steps else 'Starting'} the run in {path} at step {first}", flush=True)
-    pictures = load(source, config.data)
-
-    if fresh and known:
-        print(f"The run that was there is now {run.move_aside(path)}", flush=True)
-    if fresh or not known:
-        run.make_directory(path, "--workdir")
-        stack.enter_context(run.alone(path))
-    run.open_for_training(this_run, config, source.fingerprint, first)
-    return this_run, pictures, first
+        steps, damaged = checkpoint.examine(path)
+    origin = transfer.origin_of(this_run, init_from, config, new=new, begun=bool(steps))
+    return Plan(this_run, source, steps[-1] if steps else None, damaged, origin)
 
 
 def layout(config: ConfigDict) -> data.Layout:
@@ -366,6 +403,27 @@ def actions(
     return found
 
 
+def draw_samples(config: ConfigDict, current: TrainState) -> dict[str, np.ndarray]:
+    """The pictures of each grid, float32 (B, H, W, C), not clipped: the same latents every time.
+
+    ``ema`` and ``raw`` are by the averaged and the live generator, ``interp`` by the averaged one, each
+    row from one latent to another.
+    """
+    rows, columns = config.sample.grid
+    seed, batch_size = config.train.seed, config.train.batch_size
+    generator = state.build_generator(config)
+    averaged = sampling.Sampler(generator, current.ema_params, current.ema_stats)
+    live = sampling.Sampler(generator, current.g_params, current.g_stats)
+    latents = averaged.latents(seed, rows * columns)
+    ends = averaged.latents(seed, rows, first=rows * columns)
+    path = sampling.between(latents[::columns], ends, columns)
+    return {
+        "ema": averaged.pictures(latents, seed, batch_size),
+        "raw": live.pictures(latents, seed, batch_size),
+        "interp": averaged.pictures(path, seed, batch_size),
+    }
+
+
 def sample_action(
     config: ConfigDict,
     this_run: Run,
@@ -375,23 +433,12 @@ def sample_action(
     """Draws the grids of a step, and how different its pictures are from each other."""
     folder = this_run.workdir / "samples"
     rows, columns = config.sample.grid
-    seed, batch_size = config.train.seed, config.train.batch_size
-    generator = state.build_generator(config)
     count = min(len(pictures.names), rows * columns)
     some = np.stack([pictures.centre(index) for index in range(count)])
     real_distance = sampling.mean_distance(some / 255)
 
     def action(step: int, current: TrainState, metrics: Terms) -> None:
-        averaged = sampling.Sampler(generator, current.ema_params, current.ema_stats)
-        live = sampling.Sampler(generator, current.g_params, current.g_stats)
-        latents = averaged.latents(seed, rows * columns)
-        ends = averaged.latents(seed, rows, first=rows * columns)
-        path = sampling.between(latents[::columns], ends, columns)
-        drawn = {
-            "ema": averaged.pictures(latents, seed, batch_size),
-            "raw": live.pictures(latents, seed, batch_size),
-            "interp": averaged.pictures(path, seed, batch_size),
-        }
+        drawn = draw_samples(config, current)
         grids = {name: sampling.grid(sampling.to_uint8(p), columns) for name, p in drawn.items()}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -444,12 +491,16 @@ def evaluate_action(
     return action
 
 
-def _state_at(gan: Gan, config: ConfigDict, path: pathlib.Path, step: int) -> TrainState:
-    """The state to go on from, on the devices."""
-    if step == 0:
-        return state.on_devices(jax.jit(lambda: state.init_state(gan, config.train.seed))())
-    like = jax.eval_shape(lambda: state.init_state(gan, config.train.seed))
-    return state.on_devices(checkpoint.restore(path, step, like))
+def state_at(
+    gan: Gan, config: ConfigDict, path: pathlib.Path, step: int | None, origin: Origin | None
+) -> TrainState:
+    """The state to go on from, on the devices: the run's at ``step``, or the first one."""
+    seed = config.train.seed
+    if step in checkpoint.steps(path):
+        like = jax.eval_shape(lambda: state.init_state(gan, seed))
+        return state.on_devices(checkpoint.restore(path, step, like))
+    first = jax.jit(lambda: state.init_state(gan, seed))()
+    return state.on_devices(transfer.begin(first, origin) if origin else first)
 
 
 def _describe(writer: metric_writers.MetricWriter, config: ConfigDict, current: TrainState) -> None:

@@ -30,6 +30,7 @@ SMALL = [
 ]
 RUN = ["--workdir=run"]
 OWN = [QUICKSTART, *SMALL, *PICTURES, "--workdir=run"]
+NEW = [QUICKSTART, *SMALL, *PICTURES, "--workdir=new"]
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +154,36 @@ def test_training_refuses_flags(place, arguments, message):
 )
 def test_training_refuses_settings(place, arguments, message):
     assert_refused(place, [ROOT / "main.py", *arguments], message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--init_from=nowhere"], "--init_from = 'nowhere': there is no run in this directory"),
+        (["--init_from=young"], "--init_from = 'young': this run has no checkpoint yet"),
+        (["--init_from=old"], "--init_from = 'old': this run has format 0, this lwgan reads 1"),
+        (["--init_from=run", "--workdir=run"], "--init_from = 'run': the run in run began afresh"),
+        (
+            ["--init_from=run", "--workdir=run", "--fresh"],
+            "--init_from = 'run': is the run that is to start; name another.",
+        ),
+        (
+            ["--init_from=run", "--config.data.mode=grey"],
+            "data.mode = 'grey': the run of --init_from=run has 'rgb'; use that, or another run.",
+        ),
+        (
+            ["--init_from=run", "--config.model.latent_dim=9"],
+            "model.latent_dim = 9: the run of --init_from=run has 8; use that, or another run.",
+        ),
+        (["--freeze_d=3"], "optim.freeze_d = 3: the discriminator has 2 blocks for pictures of 32"),
+        (["--freeze_d=-1"], "--freeze_d = '-1': -1 is not a non-negative integer"),
+        (["--freeze_d=few"], "--freeze_d = 'few': "),
+        (["--dry_run", "--init_from=young"], "--init_from = 'young': this run has no checkpoint"),
+        (["--dry_run", "--workdir=run", "--config.data.path=others"], "data = 'others': these are"),
+    ],
+)
+def test_transfer_refuses(place, arguments, message):
+    assert_refused(place, [ROOT / "main.py", *NEW, *arguments], message)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from lwgan.optimizers import OPTIMIZERS
+from lwgan.optimizers import OPTIMIZERS, freezing
 
 B1, B2, RATE = 0.5, 0.9, 1e-2
 
@@ -45,3 +46,19 @@ def test_twelve_updates_against_the_formula(name, written_out):
         updates, state = tx.update(jnp.asarray(grad, jnp.float32), state, params)
         params = optax.apply_updates(params, updates)
     np.testing.assert_allclose(params, written_out(grads, start), rtol=2e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_frozen_modules_do_not_move_on_what_was_before(name):
+    """Neither gradients nor their remembered mean move them; the state keeps its shape."""
+    optimizer = OPTIMIZERS[name](0.1, 0.9, 0.99)
+    params = {"a": {"kernel": jnp.arange(3.0)}, "b": {"kernel": jnp.arange(2.0)}}
+    grads = jax.tree.map(jnp.ones_like, params)
+    _, before = optimizer.update(grads, optimizer.init(params), params)
+    updates, after = freezing(optimizer, {"a"}).update(grads, before, params)
+    assert not updates["a"]["kernel"].any() and updates["b"]["kernel"].all()
+    expected, _ = optimizer.update(grads, before, params)
+    np.testing.assert_array_equal(updates["b"]["kernel"], expected["b"]["kernel"])
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    thawed, _ = freezing(optimizer, set()).update(grads, after, params)
+    assert thawed["a"]["kernel"].all() and np.isfinite(thawed["a"]["kernel"]).all()

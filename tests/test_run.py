@@ -47,6 +47,7 @@ def test_new_run_says_what_it_is(tmp_path):
         },
         "aim_run": None,
         "changes": [],
+        "init_from": None,
     }
     again = run.read(workdir)
     assert again.config == config and again.info.fingerprint == "abc"

@@ -127,6 +127,10 @@ def test_bad_value_is_refused_with_what_is_allowed(name, values, allowed):
             {"model__attn_resolutions": (64,), "data__image_size": 32},
             r"model\.attn_resolutions = 64: .* 32 px; choose from 4, 8, 16, 32\.",
         ),
+        (
+            {"optim__freeze_d": 6},
+            r"optim\.freeze_d = 6: the discriminator has 5 blocks .* 256 px; use 5 or less",
+        ),
         ({"model__attn_resolutions": (33,)}, r"model\.attn_resolutions = 33"),
         (
             {"loss__kind": "dual_contrastive", "model__disc_output_size": 5},

@@ -60,7 +60,9 @@ def test_damage_to_any_file_of_a_checkpoint_is_found(whole, tmp_path, harm):
             assert checkpoint.choose(copy, None) == 2
             with pytest.raises(UserError, match=r"^--step = 4: is damaged"):
                 checkpoint.choose(copy, 4)
-            assert checkpoint.set_damaged_aside(copy) == [2]
+            there, reasons = checkpoint.examine(copy)
+            assert there == [2] and list(reasons) == [4]
+            checkpoint.set_damaged_aside(copy, reasons)
             assert (copy / "damaged" / "4").is_dir()
             shutil.rmtree(copy)
     assert not checkpoint.damage(whole[0], 4)

@@ -117,6 +117,16 @@ class Discriminator(nn.Module):
         return Conv(1, 4, dtype=self.dtype, name="side_logits")(x).reshape(-1, 1)
 
 
+def blocks(image_size: int) -> list[tuple[str, ...]]:
+    """The blocks from the picture on, highest resolution first: what their modules may be called.
+
+    A block halves its input, down to 8 px; its attention, if it has one, goes before. The 32 px head,
+    the logits and the decoders belong to none.
+    """
+    sizes = [2**i for i in range(image_size.bit_length() - 2, 2, -1)]
+    return [(f"strided_{size}", f"attention_{2 * size}", f"block_{size}") for size in sizes]
+
+
 def take_quadrant(x: jax.Array, quadrant: jax.Array) -> jax.Array:
     """(B, 2 H, 2 W, C) -> its quarter (B, H, W, C); ``quadrant`` counts row by row from 0."""
     half = x.shape[1] // 2
