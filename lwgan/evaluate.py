@@ -33,19 +33,24 @@ _STEP = flags.DEFINE_string("step", "latest", "The checkpoint: its step, latest 
 _IMAGES = flags.DEFINE_string("images", None, "A folder, zip or tar of pictures to measure.")
 _REFERENCE = flags.DEFINE_string("reference", None, "The pictures that --images should be like.")
 _JSON = flags.DEFINE_string("json", None, "With --images: also write the figures to this file.")
-_METRICS = flags.DEFINE_list("metrics", None, "Of fid, kid and pr; all by default.")
+_METRICS = flags.DEFINE_list("metrics", None, "Of fid, kid and pr; the run's eval.metrics, or all.")
 _NUM_IMAGES = flags.DEFINE_integer(
-    "num_images", None, "Samples, and real pictures at most; 2048 by default.", lower_bound=8
+    "num_images",
+    None,
+    "Samples, and real pictures at most; the run's eval.num_images.",
+    lower_bound=8,
 )
-_FEATURES = flags.DEFINE_string("features", None, "inception (the default) or efficientnet_lite0.")
+_FEATURES = flags.DEFINE_string(
+    "features", None, "inception or efficientnet_lite0; the run's, or inception."
+)
 _WEIGHTS = flags.DEFINE_string(
     "weights", None, "A file of the network's weights instead of the published one."
 )
 _RESIZE = flags.DEFINE_enum(
-    "resize", None, ["clean", "pytorch_fid"], "As clean-fid (the default) or as pytorch-fid."
+    "resize", None, ["clean", "pytorch_fid"], "As clean-fid or as pytorch-fid; the run's, or clean."
 )
 _BACKGROUND = flags.DEFINE_enum(
-    "background", None, ["white", "black"], "What lies under rgba pictures; white by default."
+    "background", None, ["white", "black"], "What lies under rgba pictures; the run's, or white."
 )
 _REPORT = flags.DEFINE_bool("report", True, "Also look for copies of training pictures.")
 _SEED = flags.DEFINE_integer(
@@ -59,16 +64,9 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Pictures drawn at once.", 
 
 OWN = {
     flag.name: flag for flag in (_METRICS, _NUM_IMAGES, _FEATURES, _WEIGHTS, _RESIZE, _BACKGROUND)
-}  # which replace the settings eval.* of a run, and these without one:
-WITHOUT_A_RUN = {
-    "metrics": ("kid", "fid", "pr"),
-    "features": "inception",
-    "weights": "",
-    "resize": "clean",
-    "background": "white",
-}
+}  # which replace the settings eval.* of a run
 SHEET_ROWS = 16  # samples on the sheet
-DECIMALS = {"fid": 3, "kid": 5, "kid_stderr": 5}  # of a table; 3 of anything else
+DECIMALS = {"kid": 5, "kid_stderr": 5}  # of a table; 3 of anything else
 
 
 def table(records: list["Record"]) -> str:
@@ -78,7 +76,11 @@ def table(records: list["Record"]) -> str:
     names = [name for name in records[0] if name == "step" or name not in IDENTITY]
     rows = [names]
     for record in records:
-        figures = (f"{record[name]:.{DECIMALS.get(name, 3)}f}" for name in names if name != "step")
+        figures = (
+            f"{record[name]:.{DECIMALS.get(name.removesuffix('_held_out'), 3)}f}"
+            for name in names
+            if name != "step"
+        )
         rows.append([str(record["step"]), *figures] if "step" in names else [*figures])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (zip(row, widths, strict=True) for row in rows)
@@ -89,9 +91,12 @@ def remarks(record: "Record") -> Iterator[str]:
     """How to read a record's figures, a line each."""
     from lwgan.metrics.measure import FEWEST_FOR_FID
 
-    counts = f"{record['num_images']:,} pictures beside {record['num_reals']:,} real ones"
-    yield f"{record['features']} features, resize {record['resize']}, {counts}"
-    if "fid" in record and min(record["num_images"], record["num_reals"]) < FEWEST_FOR_FID:
+    beside = f"{record['num_images']:,} pictures beside {record['num_reals']:,} real ones"
+    yield f"{record['features']} features, resize {record['resize']}, {beside}"
+    counts = [
+        record[name] for name in ("num_images", "num_reals", "num_held_out") if record.get(name)
+    ]
+    if "fid" in record and min(counts) < FEWEST_FOR_FID:
         yield f"FID of fewer than {FEWEST_FOR_FID:,} pictures is biased upwards: compare by KID"
     if "copies" in record:
         yield (
@@ -102,12 +107,12 @@ def remarks(record: "Record") -> Iterator[str]:
 
 def compare_folders() -> "Record":
     """The figures of the pictures in ``--images`` beside those in ``--reference``."""
-    from lwgan import sources
+    from lwgan import settings, sources
     from lwgan.metrics import measure
     from lwgan.metrics.features import open_features
     from lwgan.quality import require_enough
 
-    way = ConfigDict(WITHOUT_A_RUN | _asked_for())
+    way = ConfigDict(settings.ADDED["eval"] | _asked_for())
     opened = {
         flag.name: sources.open_path(
             flag.value or "", f"--{flag.name}", "name a folder, zip or tar of pictures"
@@ -120,8 +125,7 @@ def compare_folders() -> "Record":
     seen = {}
     for name, source in opened.items():
         batches = _whole_pictures(source, features.batch_size, way.background)
-        key = ("whole", source.fingerprint, way.background)
-        seen[name] = measure.see_once(features, batches, len(source.names), f"--{name}", key)
+        seen[name] = measure.see(features, batches, len(source.names), f"--{name}")
     return {
         "features": features.name,
         "resize": features.resize,
@@ -139,11 +143,12 @@ def _asked_for() -> dict[str, Any]:
 def _whole_pictures(source: Any, size: int, background: str) -> Iterator[list[np.ndarray]]:
     """Lists of ``size`` pictures uint8 (H, W, 3), as large as they are."""
     from lwgan.metrics.measure import to_rgb
-    from lwgan.pictures import parallel_map
+    from lwgan.pictures import parallel_map, upright
 
     def read(index: int) -> np.ndarray:
         try:
             with source.read(index) as image:
+                image = upright(image)
                 mode = "RGBA" if image.has_transparency_data else "RGB"
                 pixels = np.asarray(image.convert(mode))
         except Exception as error:  # Pillow raises many kinds
@@ -171,9 +176,9 @@ def evaluate_run() -> list["Record"]:
     if this_run.info.fingerprint not in ("", source.fingerprint):
         logging.warning("These are not the pictures that the run has learnt from")
     reals = quality.see_reals(config, pictures.load(source, config.data), source.fingerprint)
-    mirrored = reals.mirrored(config, source.fingerprint) if _REPORT.value else None
-    gan = state.build(config)
-    like = jax.eval_shape(lambda: state.init_state(gan, config.train.seed))
+    mirrored = reals.mirrored(config) if _REPORT.value else None
+    discriminator = state.build_discriminator(config)
+    like = jax.eval_shape(lambda: state.init_state(state.build(config), config.train.seed))
     records = []
     for step in steps:
         sampler = trained.at_step(this_run, step, "ema")
@@ -183,10 +188,11 @@ def evaluate_run() -> list["Record"]:
         samples = quality.see_samples(
             config, sampler, reals.features, seed, _BATCH_SIZE.value, f"Samples of step {step}"
         )
-        record = quality.record(config, reals, samples, step, seed, gan.discriminator, d_params)
+        record = quality.record(config, reals, samples, step, seed, discriminator, d_params)
         if mirrored:
             record |= copies(workdir, step, seed, samples, reals, mirrored, sampler)
-        quality.merge(workdir, [record])
+        with run.writing(workdir, "--workdir"):
+            quality.merge(workdir, [record])
         tracking.add_to_aim(this_run, step, quality.figures(record))
         records.append(record)
     return records
@@ -213,11 +219,11 @@ def copies(
         nearest = reals.trained[found.nearest[number]]
         rows += [sample[0], *(reals.pictures.centre(index) for index in nearest)]
     sheet = sampling.grid(np.stack(rows), 1 + found.nearest.shape[1])
-    name = f"{step:08d}-seed{seed}-{len(samples.features)}-{reals.features.name}.png"
-    folder = workdir / "generated"
-    run.make_directory(folder, "--workdir")
-    sampling.save_picture(folder / name, sheet)
-    logging.info("Samples beside the nearest training pictures: %s", folder / name)
+    name = f"{step:08d}-seed{seed}-{len(samples.features)}-{reals.features.name}"
+    folder = run.new_directory(workdir / "generated" / name, ["nearest.png"], "--workdir")
+    with run.writing(folder, "--workdir"):
+        sampling.save_picture(folder / "nearest.png", sheet)
+    print(folder / "nearest.png")
     return {name: getattr(found, name) for name in ("closer", "closer_if_new", "copies")}
 
 
@@ -260,13 +266,26 @@ def main() -> None:
     _require_choice("--metrics", _METRICS.value or [], METRICS)
     _require_choice("--features", [_FEATURES.value] if _FEATURES.value else [], FEATURES)
     if _IMAGES.value or _REFERENCE.value:
-        record = compare_folders()
-        if _JSON.value:
-            from lwgan.run import write_text
+        for flag in (_WORKDIR, _NUM_IMAGES, _SEED):
+            if flag.value is not None:
+                raise UserError(
+                    f"--{flag.name}", flag.value, "is of a run, not of --images", "leave it out"
+                )
+        file = pathlib.Path(_JSON.value).expanduser() if _JSON.value else None
+        if file and (file.exists() or not file.parent.is_dir()):
+            reason = "is there already" if file.exists() else "its folder does not exist"
+            raise UserError("--json", str(file), reason, "name another")
+        records = [compare_folders()]
+        if file:
+            from lwgan.run import write_text, writing
 
-            text = json.dumps(record, indent=1) + "\n"
-            write_text(pathlib.Path(_JSON.value).expanduser(), text)
-        records = [record]
+            with writing(file.parent, "--json"):
+                write_text(file, json.dumps(records[0], indent=1) + "\n")
+            print(file)
+    elif _JSON.value:
+        raise UserError(
+            "--json", _JSON.value, "is for --images", "a run's figures are in its metrics.json"
+        )
     elif _WORKDIR.value:
         records = evaluate_run()
     else:

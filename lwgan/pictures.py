@@ -83,10 +83,7 @@ def prepare(image: Image.Image, side: int, mode: str) -> np.ndarray:
     takes the first frame, reduces 16 bits to 8, and lays transparent pictures over white unless
     ``mode`` is rgba, where fully transparent pixels become black.
     """
-    if image.getexif().get(_ORIENTATION, 1) != 1:  # else it would only be copied
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+    image = upright(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if mode != "rgba":
@@ -101,6 +98,15 @@ def prepare(image: Image.Image, side: int, mode: str) -> np.ndarray:
     if mode == "rgba":
         array = array * (array[..., 3:] > 0)  # what lies under alpha 0 is arbitrary
     return array if array.ndim == 3 else array[..., None]
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF tag says, with 8 bits instead of 16."""
+    if image.getexif().get(_ORIENTATION, 1) != 1:  # else it would only be copied
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+    return image
 
 
 def centre_box(height: int, width: int) -> Box:

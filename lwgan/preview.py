@@ -17,7 +17,9 @@ from lwgan import command
 from lwgan.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run, to take its settings instead of --config.")
-_OUT = flags.DEFINE_string("out", "lwgan-preview.png", "The file to write; one there is replaced.")
+_OUT = flags.DEFINE_string(
+    "out", "lwgan-preview.png", "The .png or .webp file to write; one there is replaced."
+)
 _IMAGE = flags.DEFINE_string("image", None, "Show this picture only, time and again.")
 _COUNT = flags.DEFINE_integer("num_images", 8, "Pictures in a row.", lower_bound=1)
 _CHECK = flags.DEFINE_bool("check", False, "Only say what the data set is like.")
@@ -63,7 +65,8 @@ def training_batch(config: ConfigDict, count: int) -> np.ndarray:
     kept = pictures.load(source, config.data)
     print(pictures.summary(kept))
     positions = np.arange(count)
-    indices = data.indices_at(config.train.seed, positions, len(kept.names))
+    trained, _ = data.split(len(kept.names), config.data.holdout, config.train.seed)
+    indices = trained[data.indices_at(config.train.seed, positions, len(trained))]
     return kept.take(indices, config.train.seed, positions)
 
 
@@ -87,19 +90,23 @@ def one_picture(path: str, config: ConfigDict, count: int) -> np.ndarray:
 
 def main() -> None:
     """Runs the command with its flags."""
-    from lwgan import sampling, settings
+    from lwgan import run, sampling, settings
 
     config = command.config()
     settings.check(config)
+    out = pathlib.Path(_OUT.value).expanduser()
+    if out.suffix not in (".png", ".webp"):
+        raise UserError("--out", str(out), "must end in .png or .webp", "name another")
+    if not out.parent.is_dir():
+        raise UserError("--out", str(out), "its folder does not exist", "name another")
     if _IMAGE.value:
         images = one_picture(_IMAGE.value, config, _COUNT.value)
     else:
         images = training_batch(config, _COUNT.value)
     if not _CHECK.value:
-        out = pathlib.Path(_OUT.value).expanduser()
-        if not out.parent.is_dir():
-            raise UserError("--out", str(out), "its folder does not exist", "name another")
-        sampling.save_picture(out, sampling.sheet(rows(images, config)))
+        sheet = sampling.sheet(rows(images, config))
+        with run.writing(out.parent, "--out"):
+            sampling.save_picture(out, sheet)
         print(f"{out} shows a training batch and its augmentations")
 
 

@@ -1,9 +1,10 @@
 """How good a generator's samples are beside the pictures of its run, by the run's ``eval`` settings."""
 
+import fcntl
 import itertools
 import json
 import pathlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,8 @@ CHOOSING = ("kid", "fid")  # lower is better
 SCORED = 512  # pictures of each kind that the discriminator is asked about
 # What makes one record another, and not a newer measurement of the same.
 IDENTITY = (
-    "step", "features", "weights", "resize", "background", "num_images", "num_reals", "seed",
+    "step", "data", "features", "weights", "resize", "background", "num_images", "num_reals",
+    "num_held_out", "seed",
 )  # fmt: skip
 
 
@@ -36,15 +38,18 @@ class Reals(NamedTuple):
     """The pictures of a run, and what a network sees in them."""
 
     pictures: Pictures
+    fingerprint: str  # of the data set
     trained: np.ndarray  # indices of those that are looked at, of those that training sees
     held_out: np.ndarray  # of those that it does not see
     features: Features
     seen: measure.Seen  # of ``trained``
     unseen: measure.Seen | None  # of ``held_out``; None if too few are held out
 
-    def mirrored(self, config: ConfigDict, fingerprint: str) -> measure.Seen:
+    def mirrored(self, config: ConfigDict) -> measure.Seen:
         """What the network sees in the mirror images of ``trained``."""
-        return _see(self, config, fingerprint, self.trained, mirrored=True)
+        return _see(
+            config, self.pictures, self.fingerprint, self.features, self.trained, mirrored=True
+        )
 
 
 def see_reals(config: ConfigDict, pictures: Pictures, fingerprint: str) -> Reals:
@@ -59,24 +64,25 @@ def see_reals(config: ConfigDict, pictures: Pictures, fingerprint: str) -> Reals
     trained, held_out = (part[measure.choose(len(part), most)] for part in parts)
     require_enough("data", len(trained))
     features = open_features(config.eval.features, config.eval.weights, config.eval.resize)
-    reals = Reals(pictures, trained, held_out, features, measure.Seen(np.empty((0, 0))), None)
-    reals = reals._replace(seen=_see(reals, config, fingerprint, trained))
-    if len(held_out) < measure.FEWEST:
-        return reals
-    return reals._replace(unseen=_see(reals, config, fingerprint, held_out))
+    seen = _see(config, pictures, fingerprint, features, trained)
+    unseen = None
+    if len(held_out) >= measure.FEWEST:
+        unseen = _see(config, pictures, fingerprint, features, held_out)
+    return Reals(pictures, fingerprint, trained, held_out, features, seen, unseen)
 
 
 def _see(
-    reals: Reals,
     config: ConfigDict,
+    pictures: Pictures,
     fingerprint: str,
+    features: Features,
     indices: np.ndarray,
     *,
     mirrored: bool = False,
 ) -> measure.Seen:
     return measure.see_reals(
-        reals.features, reals.pictures, fingerprint, config.data, indices,
-        config.eval.background, mirrored=mirrored,
+        features, pictures, fingerprint, config.data, indices, config.eval.background,
+        mirrored=mirrored,
     )  # fmt: skip
 
 
@@ -90,7 +96,7 @@ def see_samples(
     drawn = sampler.stream(latents, draws, batch_size)
 
     def batches() -> Iterator[np.ndarray]:
-        while batch := list(itertools.islice(drawn, batch_size)):
+        while batch := list(itertools.islice(drawn, features.batch_size)):
             yield measure.to_rgb(to_uint8(np.stack(batch)), config.eval.background)
 
     return measure.see(features, batches(), count, title)
@@ -130,12 +136,14 @@ def _batches(pictures: Pictures, indices: np.ndarray, size: int) -> Iterator[np.
 
 def _identity(config: ConfigDict, reals: Reals, seed: int) -> Record:
     return {
+        "data": reals.fingerprint[:16],
         "features": reals.features.name,
         "weights": reals.features.fingerprint[:16],
         "resize": reals.features.resize,
         "background": config.eval.background,
         "num_images": config.eval.num_images,
         "num_reals": len(reals.trained),
+        "num_held_out": len(reals.held_out) if reals.unseen else 0,
         "seed": seed,
     }
 
@@ -170,28 +178,28 @@ def read(workdir: pathlib.Path) -> list[Record]:
 def merge(workdir: pathlib.Path, records: list[Record]) -> None:
     """Adds records to those of a run; one measured in the same way is brought up to date."""
     merged: dict[tuple, Record] = {}
-    for found in [*read(workdir), *records]:
-        identity = tuple(found.get(name) for name in IDENTITY)
-        merged[identity] = merged.get(identity, {}) | found
-    ordered = sorted(merged.values(), key=lambda found: found["step"])
-    write_text(workdir / FILE, json.dumps(ordered, indent=1) + "\n")
+    with (workdir / f".{FILE}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a trainer and lwgan.evaluate may both be at it
+        for found in [*read(workdir), *records]:
+            identity = tuple(found.get(name) for name in IDENTITY)
+            merged[identity] = merged.get(identity, {}) | found
+        ordered = sorted(merged.values(), key=lambda found: found["step"])
+        write_text(workdir / FILE, json.dumps(ordered, indent=1) + "\n")
 
 
-def best(
-    workdir: pathlib.Path, config: ConfigDict, reals: Reals, steps: Collection[int]
-) -> int | None:
-    """Which of these steps has the best samples, by the first of ``eval.metrics`` that is kid or fid.
+def best(workdir: pathlib.Path, metrics: Sequence[str], steps: Collection[int]) -> int | None:
+    """Which of these steps has the best samples, by the first of ``metrics`` that is kid or fid.
 
-    Only what was measured in the same way is compared; None if nothing was.
+    What was measured like the newest of them is compared; None if nothing was.
     """
-    metric = next((name for name in config.eval.metrics if name in CHOOSING), None)
-    alike = _identity(config, reals, config.train.seed)
-    measured = [
-        (found[metric], found["step"])
-        for found in read(workdir)
-        if found["step"] in steps and metric in found and alike.items() <= found.items()
-    ]
-    return min(measured)[1] if measured else None
+    metric = next((name for name in metrics if name in CHOOSING), None)
+    measured = [found for found in read(workdir) if found["step"] in steps and metric in found]
+
+    def way(found: Record) -> list[Any]:
+        return [found.get(name) for name in IDENTITY if name != "step"]
+
+    alike = [found for found in measured if way(found) == way(measured[-1])]
+    return min((found[metric], found["step"]) for found in alike)[1] if alike else None
 
 
 def require_enough(what: str, count: int) -> None:

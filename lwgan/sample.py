@@ -120,16 +120,17 @@ def main() -> None:
     """Runs the command with its flags."""
     both = _WEIGHTS.value == "both"
     noise_seed = secrets.randbits(32) if _NOISE.value == "fresh" else None  # of both the same
+    step = _OF_RUN.step(_STEP.value)  # of both the same, beside a trainer that goes on
     for weights in ("ema", "raw") if both else (_WEIGHTS.value,):
-        draw(weights, noise_seed, within=weights if both else "")
+        draw(step, weights, noise_seed, within=weights if both else "")
 
 
-def draw(weights: str, noise_seed: int | None, within: str) -> None:
+def draw(step: int, weights: str, noise_seed: int | None, within: str) -> None:
     """Draws and writes the pictures of the averaged or of the live generator."""
     from lwgan import writers
     from lwgan.sampling import Draws
 
-    trained = _OF_RUN.load(_STEP.value, weights)
+    trained = _OF_RUN.load(step, weights)
     if _FORMAT.value == "jpg" and trained.generator.channels == 4:
         raise UserError("--format", "jpg", "cannot hold transparency", "choose png or webp")
     source, names, latents, noise = chosen(trained.generator.latent_dim)

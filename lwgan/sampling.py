@@ -27,7 +27,15 @@ class Draws(NamedTuple):
 
     @classmethod
     def of_seed(cls, seed: int, count: int, first: int = 0) -> "Draws":
-        """Pictures ``first`` … of one seed."""
+        """Pictures ``first`` … of one seed.
+
+        Raises:
+          UserError: there are none, or there is no such seed.
+        """
+        if count < 1:
+            raise UserError("num_images", count, "must be at least 1", "ask for more")
+        if not 0 <= seed < 2**32:
+            raise UserError("seed", seed, f"must be from 0 to {2**32 - 1}", "choose another")
         return cls(np.full(count, seed, np.uint32), np.arange(first, first + count, dtype=np.int32))
 
     def part(self, where: slice) -> "Draws":
@@ -80,7 +88,8 @@ class Sampler:
         """
         draws = Draws.of_seed(seed, num_images)
         latents = DrawnLatents(draws, self.generator.latent_dim)
-        return to_uint8(np.stack(list(self.stream(latents, draws, truncation=truncation))))
+        drawn = self.stream(latents, draws, truncation=truncation)
+        return np.stack([to_uint8(image) for image in drawn])
 
     def latents(self, seed: int, count: int, first: int = 0) -> jax.Array:
         """The latents of pictures ``first`` … of a seed: float32 (count, latent_dim)."""

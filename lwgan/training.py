@@ -128,7 +128,7 @@ def train(
         finished = int(current.step)
         if finished < config.train.num_steps:
             raise Interrupted(f"saved at step {finished}; the same command continues")
-        if reals and (best := quality.best(path, config, reals, checkpoint.steps(path))):
+        if best := _best(path, config, checkpoint.steps(path)):
             logging.info("The best samples of the checkpoints that are kept: --step=%d", best)
         logging.info("Finished %d steps: python -m lwgan.sample --workdir=%s", finished, path)
     return current
@@ -178,7 +178,7 @@ def _train_from(
             checkpoint.Saver(
                 this_run.workdir,
                 config.checkpoint,
-                lambda steps: reals and quality.best(this_run.workdir, config, reals, steps),
+                lambda steps: _best(this_run.workdir, config, steps),
             )
         )
         _describe(writer, config, current)
@@ -466,6 +466,15 @@ def _reals(config: ConfigDict, pictures: Pictures, fingerprint: str) -> quality.
         return None
 
 
+def _best(workdir: pathlib.Path, config: ConfigDict, steps: list[int]) -> int | None:
+    """The step with the best samples of these; None, with a warning, where it cannot be told."""
+    try:
+        return quality.best(workdir, config.eval.metrics, steps)
+    except UserError as error:
+        logging.warning("Which checkpoint is the best cannot be told: %s", error)
+        return None
+
+
 def evaluate_action(
     config: ConfigDict,
     this_run: Run,
@@ -484,7 +493,7 @@ def evaluate_action(
         found = quality.record(config, reals, seen, step, seed, discriminator, current.d_params)
         try:
             quality.merge(this_run.workdir, [found])
-        except OSError as error:
+        except (OSError, UserError) as error:
             logging.warning("The figures of step %d could not be written: %s", step, error)
         writer.write_scalars(step, quality.figures(found))
 

@@ -54,7 +54,13 @@ LITE = ("--features=efficientnet_lite0", "--num_images=24")
 def test_a_run_is_measured(workdir):
     ended = command(f"--workdir={workdir}", "--step=all", *LITE)
     assert ended.returncode == 0, ended.stderr
+    sheets = [
+        workdir / "generated" / f"{step:08d}-seed0-24-efficientnet_lite0" / "nearest.png"
+        for step in (0, 4)
+    ]
     lines = ended.stdout.splitlines()
+    assert lines[:2] == [str(path) for path in sheets]
+    lines = lines[2:]
     assert lines[0].split() == [
         "step", "kid", "kid_stderr", "fid", "precision", "recall", "closer", "closer_if_new", "copies",
     ]  # fmt: skip
@@ -65,8 +71,7 @@ def test_a_run_is_measured(workdir):
     assert [record["step"] for record in records] == [0, 4]
     assert records[0]["features"] == "efficientnet_lite0" and records[0]["num_images"] == 24
     assert records[0]["fid"] != records[1]["fid"]
-    for step in (0, 4):
-        path = workdir / "generated" / f"{step:08d}-seed0-24-efficientnet_lite0.png"
+    for path in sheets:
         with Image.open(path) as sheet:
             assert sheet.size == (4 * 34 + 2, 16 * 34 + 2)
 
@@ -92,7 +97,8 @@ def test_two_folders_are_compared(tmp_path):
     assert {"fid", "kid", "kid_stderr", "precision", "recall"} <= set(figures)
     assert figures["features"] == "efficientnet_lite0"
     assert (figures["num_images"], figures["num_reals"]) == (12, 10)
-    assert ended.stdout.splitlines()[0].split()[0] == "kid"
+    path, table, *_ = ended.stdout.splitlines()
+    assert path == str(file) and table.split()[0] == "kid"
 
 
 @pytest.mark.parametrize(
@@ -111,6 +117,10 @@ def test_two_folders_are_compared(tmp_path):
             ("--images={tmp}/few", "--reference={tmp}/few"),
             "--images = '1 pictures': at least 8 are needed",
         ),
+        (("--images={tmp}/few", "--json={tmp}/few/one.png"), "one.png': is there already"),
+        (("--images={tmp}/few", "--json={tmp}/none/x"), "its folder does not exist"),
+        (("--images={tmp}/few", "--workdir={run}"), "--workdir = '{run}': is of a run, not of"),
+        (("--workdir={run}", "--json={tmp}/x"), "--json = '{tmp}/x': is for --images"),
         (("--images={tmp}/few",), "--reference = '': there is no such folder"),
     ],
 )

@@ -104,9 +104,27 @@ def test_kid_is_the_mean_over_all_pairs(n, m):
 def test_kid_of_large_sets_is_the_mean_of_blocks(monkeypatch):
     monkeypatch.setattr(kid, "BLOCK", 16)
     x, y = RNG(0).normal(size=(48, 6)), RNG(1).normal(size=(40, 6))
-    parts = zip(np.split(x, 3), np.array_split(y, 3), strict=True)
-    expected = np.mean([naive_kid(a, b) for a, b in parts])
+    orders = (RNG(0).permutation(len(z)) for z in (x, y))
+    parts = zip(*(np.array_split(order, 3) for order in orders), strict=True)
+    expected = np.mean([naive_kid(x[a], y[b]) for a, b in parts])
     assert kid.kernel_distance(x, y)[0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_kid_does_not_depend_on_the_order_of_the_pictures(monkeypatch):
+    monkeypatch.setattr(kid, "BLOCK", 100)
+    x, y = RNG(0).normal(size=(400, 8)), RNG(1).normal(size=(400, 8))
+    x[::2] += 3
+    y[:200] += 3  # as where each class has a folder
+    mean, error = kid.kernel_distance(x, y)
+    assert abs(mean) < 4 * error
+
+
+@pytest.mark.parametrize("counts", [(10, 400), (8, 81), (12, 161), (400, 25)])
+def test_kid_of_sets_of_very_different_sizes_is_finite(monkeypatch, counts):
+    monkeypatch.setattr(kid, "BLOCK", 40)
+    x, y = (RNG(number).normal(size=(count, 6)) for number, count in enumerate(counts))
+    mean, error = kid.kernel_distance(x, y)
+    assert abs(mean) < 5 * error < 5
 
 
 @pytest.mark.parametrize("block", [20, 1000])

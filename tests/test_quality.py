@@ -104,6 +104,18 @@ def test_the_best_checkpoint_is_kept_and_the_figures_are_logged(tmp_path, monkey
     assert logged == kids
 
 
+def test_the_best_checkpoint_stays_where_evaluation_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        quality, "record", lambda *arguments: RECORD | {"step": arguments[3], "kid": arguments[3]}
+    )
+    train(settings(train__num_steps=2), tmp_path / "run")
+    assert checkpoint.steps(tmp_path / "run") == [1, 2]
+    train(settings(train__num_steps=3, eval__every=0), tmp_path / "run")
+    assert checkpoint.steps(tmp_path / "run") == [1, 3]
+    (tmp_path / "run" / quality.FILE).write_text("{")
+    assert train(settings(), tmp_path / "run").step == 4  # a warning
+
+
 def test_evaluation_does_not_change_the_run(tmp_path):
     evaluated = train(settings(), tmp_path / "evaluated")
     plain = train(settings(eval__every=0), tmp_path / "plain")
@@ -146,24 +158,23 @@ def test_records_that_cannot_be_read_are_one_line(tmp_path, text):
 
 
 def test_only_what_was_measured_alike_is_compared(tmp_path):
-    config = settings(eval__metrics=("pr", "fid", "kid"))
-    reals = quality.Reals(None, np.arange(9), np.arange(0), Means(), None, None)
-    alike = RECORD | {"features": Means.name, "weights": "means"}
+    metrics = ("pr", "fid", "kid")
+    alike = RECORD
     quality.merge(
         tmp_path,
         [
             alike | {"step": 1, "fid": 3.0, "kid": 0.1},
             alike | {"step": 2, "fid": 2.0, "kid": 0.2},
-            alike | {"step": 3, "fid": 1.0, "seed": 7},
+            alike | {"step": 3, "fid": 0.1, "seed": 7},
             alike | {"step": 4, "fid": 0.5},
             alike | {"step": 5, "precision": 1.0},
         ],
     )
-    assert quality.best(tmp_path, config, reals, [1, 2, 3, 5]) == 2
-    assert quality.best(tmp_path, config, reals, [1, 2, 3, 4]) == 4
-    assert quality.best(tmp_path, config, reals, [3, 5]) is None
-    config.eval.metrics = ("pr",)
-    assert quality.best(tmp_path, config, reals, [1, 2]) is None
+    assert quality.best(tmp_path, metrics, [1, 2, 5]) == 2
+    assert quality.best(tmp_path, metrics, [1, 2, 3, 4]) == 4
+    assert quality.best(tmp_path, metrics, [1, 3]) == 3  # the newest measure counts
+    assert quality.best(tmp_path, metrics, [5]) is None
+    assert quality.best(tmp_path, ("pr",), [1, 2]) is None
 
 
 def test_a_run_from_before_evaluation_has_its_settings(tmp_path):

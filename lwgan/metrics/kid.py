@@ -10,7 +10,8 @@ import math
 import numpy as np
 
 GROUPS = 20  # for the standard error
-BLOCK = 5000  # pictures of each set that are compared with each other, at most
+BLOCK = 5000  # pictures of each set that are compared with each other, at most …
+LEAST = 8  # … and at least, where one set is much larger
 
 
 def kernel_distance(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -19,9 +20,12 @@ def kernel_distance(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     All pairs of up to 5,000 pictures are compared; larger sets are cut into blocks of that size, and the
     estimates averaged. The standard error is the jackknife's over 20 groups of pictures of a block.
     """
-    blocks = math.ceil(max(len(x), len(y)) / BLOCK)
-    parts = zip(np.array_split(x, blocks), np.array_split(y, blocks), strict=True)
-    estimates, errors = np.transpose([_block(a, b) for a, b in parts])
+    smallest = min(len(x), len(y)) // LEAST
+    blocks = max(1, min(math.ceil(max(len(x), len(y)) / BLOCK), smallest))
+    # At random: sets in the order of their classes would have other pictures in each block.
+    orders = (np.random.default_rng(0).permutation(len(z)) for z in (x, y))
+    parts = zip(*(np.array_split(order, blocks) for order in orders), strict=True)
+    estimates, errors = np.transpose([_block(x[a], y[b]) for a, b in parts])
     return float(estimates.mean()), float(np.sqrt((errors**2).sum()) / blocks)
 
 

@@ -1,4 +1,4 @@
-"""Figures of samples beside real pictures: the real ones' features are kept, everything streams."""
+"""Figures of samples beside real pictures, whose features are kept in the user's cache; pictures stream."""
 
 import contextlib
 import dataclasses
@@ -96,7 +96,7 @@ def see_once(
     parts = (_FORMAT, features.name, features.fingerprint, features.resize, *key)
     name = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     path = cache_root() / "features" / f"{name}.npy"
-    with contextlib.suppress(OSError, ValueError):  # it is not there, or damaged
+    with contextlib.suppress(OSError, ValueError, EOFError):  # it is not there, or damaged
         return Seen(np.load(path, mmap_mode="r", allow_pickle=False))
     seen = see(features, batches, count, title)
     part = path.with_suffix(f".{os.getpid()}.part")
@@ -122,8 +122,8 @@ def to_rgb(images: np.ndarray, background: str) -> np.ndarray:
 
 
 def choose(count: int, most: int) -> np.ndarray:
-    """Which of ``count`` real pictures are looked at: all, or ``most`` (if > 0) of them, always the same."""
-    if most <= 0 or most >= count:
+    """Which of ``count`` real pictures are looked at: all, or ``most`` of them, always the same."""
+    if most >= count:
         return np.arange(count)
     return np.sort(np.random.default_rng(0).permutation(count)[:most])
 

@@ -59,10 +59,16 @@ def memorisation(samples: np.ndarray, training: np.ndarray, mirrored: np.ndarray
     "Closer than that picture's own nearest neighbour" is the test of Alaa et al. 2022 (arXiv:2102.08921).
     Now and then it strikes new pictures, too; how often, and how near they come, is seen from every
     training picture in turn, compared with the others. Distances are to a picture or to its mirror
-    image, whichever is nearer; a picture that is there twice counts once.
+    image, whichever is nearer; a picture that is there twice, or mirrored too, counts once. Where all are
+    the same but K, nothing can be said: NaN.
     """
-    once = _without_doubles(training)
+    once = _without_doubles(training, mirrored)
     training, mirrored = training[once], mirrored[once]
+    if len(once) <= K:
+        unknown = float("nan")
+        return Memorisation(
+            np.zeros((len(samples), K), int), np.full(len(samples), unknown), *[unknown] * 3
+        )
     indices, distances = _nearest(samples, training, mirrored)
     own_indices, own = _nearest(training, training, mirrored, among_themselves=True)
     ratios = distances[:, 0] / own[indices[:, 0], 0]
@@ -79,14 +85,17 @@ def memorisation(samples: np.ndarray, training: np.ndarray, mirrored: np.ndarray
     )
 
 
-def _without_doubles(training: np.ndarray) -> np.ndarray:
-    """The first of each picture that is there more than once: int (M',)."""
+def _without_doubles(training: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+    """The first of each picture that is there, or its mirror image, more than once: int (M',)."""
     limit = SAME * 2 * training.var(0, dtype=np.float64).sum()
     kept = np.ones(len(training), bool)
     for row, rows in _parts(training, ROWS):
         for first, part in _parts(training, COLUMNS):
             earlier = first + np.arange(len(part)) < row + np.arange(len(rows))[:, None]
-            same = earlier & (_squared(rows, part) < limit)
+            squared = np.minimum(
+                _squared(rows, part), _squared(rows, mirrored[first : first + len(part)])
+            )
+            same = earlier & (squared < limit)
             kept[row : row + len(rows)] &= ~same.any(1)
     return np.flatnonzero(kept)
 
