@@ -9,13 +9,12 @@ import sys
 import jax
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 
-import main
 from configs import quickstart
-from lwgan import checkpoint, command, run, settings, sources, state
+from lwgan import checkpoint, run, sources, state
 from lwgan.errors import UserError
+from tests import fuzz_settings
 
 pytestmark = pytest.mark.slow  # each case starts a process, for one to five seconds
 
@@ -212,64 +211,16 @@ def test_sampling_refuses(place, arguments, message):
     assert_refused(place, ["-m", "lwgan.sample", *arguments], message)
 
 
-def impossible(rng):
-    """A random setting on the command line that cannot be."""
-    values = settings.flatten(quickstart.get_config())
-    names = sorted(values)
-    name = rng.choice(names)
-    word = "".join(rng.choices("abcxyz é'\"\\\n\t%{}()[],=-", k=rng.randrange(1, 12))) + "q"
-
-    def misspelt():
-        place = rng.randrange(len(name))
-        changed = name[:place] + rng.choice("bdkqz.-_") + name[place + 1 :]
-        return changed if changed not in values else name + "s"
-
-    together = [
-        ("model.attn_resolutions", "(32,999)"),
-        ("model.attn_resolutions", "(128,)"),
-        ("train.grad_accum", "3"),
-        ("train.batch_size", str(4 * rng.randrange(1, 99) + 1)),
-        ("data.subset", word),
-        ("data.source", "folder"),
-        ("augment.types", f"('cutout',{word!r})"),
-        ("model.fmap_max", "2"),
-        ("model.recon_size", "1024"),
-        ("model.fmap_inverse_coef", "2"),
-    ]
-    kind = rng.randrange(4)
-    if kind == 0:
-        return f"--config.{misspelt()}={rng.choice(['1', '', word])}"
-    if kind == 1:
-        return "--config.{}={}".format(*rng.choice(together))
-    texts = {"data.path", "data.name", "data.split", "data.data_dir", "track.repo"}
-    name = rng.choice([name for name in names if name not in texts | {"track.experiment"}])
-    if kind == 2:
-        return f"--config.{name}={word}"
-    number = rng.choice(
-        [-(2 ** rng.randrange(4, 80)), "nan", "-inf", "1e999", -1.5, "0x", "1,2", ""]
-    )
-    return f"--config.{name}={number}"
-
-
-def test_three_hundred_impossible_settings(tmp_path, monkeypatch, capfd):
-    """All through the command in this process, and ten of them through processes of their own."""
+def test_three_hundred_impossible_settings(place):
+    """All through the command in one process, and ten of them through processes of their own."""
+    before = listing(place)
+    ended = start(place, "-m", "tests.fuzz_settings")
+    assert (ended.returncode, ended.stdout) == (0, "300 of 300 refused in one line\n"), ended.stderr
+    assert listing(place) == before
     rng = random.Random(0)
-    arguments = [impossible(rng) for _ in range(300)]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "open_for_training", lambda *args: pytest.fail("it was accepted"))
-    for argument in arguments:
-        for name in [name for name in flags.FLAGS if name.partition(".")[0] == "config"]:
-            delattr(flags.FLAGS, name)
-        flags.FLAGS.unparse_flags()
-        monkeypatch.setattr(sys, "argv", ["main.py", QUICKSTART, argument])
-        with pytest.raises(SystemExit) as ended:
-            command.run(main.main, takes_config=True)
-        assert ended.value.code == 2, argument
-        errors = capfd.readouterr().err
-        assert errors.startswith("error: ") and errors.count("\n") == 1, (argument, errors)
-        assert not list(tmp_path.iterdir()), argument
+    arguments = [fuzz_settings.impossible(rng) for _ in range(300)]
     for argument in arguments[::30]:
-        assert_refused(tmp_path, [ROOT / "main.py", QUICKSTART, argument], "")
+        assert_refused(place, [ROOT / "main.py", QUICKSTART, argument], "")
 
 
 @pytest.mark.parametrize(

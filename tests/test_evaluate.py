@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lwgan import checkpoint, evaluate, run, sources
+from lwgan import checkpoint, run, sources
 from tests import drawn, tiny
 
-ROOT = pathlib.Path(evaluate.__file__).parents[1]
+ROOT = pathlib.Path(run.__file__).parents[1]
 
 
 def command(*arguments):
