@@ -142,8 +142,7 @@ def _asked_for() -> dict[str, Any]:
 
 def _whole_pictures(source: Any, size: int, background: str) -> Iterator[list[np.ndarray]]:
     """Lists of ``size`` pictures uint8 (H, W, 3), as large as they are."""
-    from lwgan.metrics.measure import to_rgb
-    from lwgan.pictures import parallel_map, upright
+    from lwgan.pictures import parallel_map, to_rgb, upright
 
     def read(index: int) -> np.ndarray:
         try:

@@ -24,6 +24,8 @@ PIL_MODES = {"rgb": "RGB", "rgba": "RGBA", "grey": "L"}
 MAX_PIXELS = 500_000_000  # a larger picture is refused: it would fill the memory
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is lower
 
+BACKGROUNDS = {"white": 255, "black": 0}
+
 _ORIENTATION = 0x0112  # in EXIF: 1 is upright, from 5 on the picture lies on its side
 _FORMAT = 1  # of the files that keep pictures; another number and they are made anew
 
@@ -107,6 +109,15 @@ def upright(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
     return image
+
+
+def to_rgb(images: np.ndarray, background: str) -> np.ndarray:
+    """uint8 (…, H, W, 3) of pictures with 1, 3 or 4 channels; a name in ``BACKGROUNDS`` lies under rgba."""
+    if images.shape[-1] == 4:
+        alpha = images[..., 3:] / np.float32(255)
+        under = BACKGROUNDS[background] * (1 - alpha)
+        return np.round(images[..., :3] * alpha + under).astype(np.uint8)
+    return np.broadcast_to(images, (*images.shape[:-1], 3))
 
 
 def centre_box(height: int, width: int) -> Box:

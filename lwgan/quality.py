@@ -17,7 +17,7 @@ from lwgan.metrics import measure
 from lwgan.metrics.features import Features, open_features
 from lwgan.metrics.scores import realness
 from lwgan.models.discriminator import Discriminator
-from lwgan.pictures import Pictures
+from lwgan.pictures import Pictures, to_rgb
 from lwgan.run import write_text
 from lwgan.sampling import DrawnLatents, Draws, Sampler, to_uint8
 from lwgan.state import Params
@@ -97,7 +97,7 @@ def see_samples(
 
     def batches() -> Iterator[np.ndarray]:
         while batch := list(itertools.islice(drawn, features.batch_size)):
-            yield measure.to_rgb(to_uint8(np.stack(batch)), config.eval.background)
+            yield to_rgb(to_uint8(np.stack(batch)), config.eval.background)
 
     return measure.see(features, batches(), count, title)
 

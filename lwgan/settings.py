@@ -13,10 +13,11 @@ from lwgan.augment import AUGMENTATIONS
 from lwgan.errors import UserError
 from lwgan.losses import LOSSES
 from lwgan.metrics.features import FEATURES
-from lwgan.metrics.measure import BACKGROUNDS, FEWEST, METRICS
+from lwgan.metrics.measure import FEWEST, METRICS
 from lwgan.metrics.resize import RESIZES
 from lwgan.models.discriminator import blocks
 from lwgan.optimizers import OPTIMIZERS
+from lwgan.pictures import BACKGROUNDS
 from lwgan.sources import OPENMOJI_SUBSETS, SOURCES
 from lwgan.state import CHANNELS
 from lwgan.step import EMA_DECAYS, MATMUL_PRECISIONS

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lwgan import sampling
+from lwgan.pictures import to_rgb
 
 GRID_PIXELS = 2**24  # of a grid at most: it is held in memory
 
@@ -96,7 +97,7 @@ def write_video(path: pathlib.Path, frames: Iterator[np.ndarray], fps: int) -> N
         try:
             with contextlib.suppress(BrokenPipeError):
                 for frame in itertools.chain([first], frames):
-                    process.stdin.write(over_white(frame).tobytes())
+                    process.stdin.write(to_rgb(frame, "white").tobytes())
         finally:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
@@ -105,11 +106,3 @@ def write_video(path: pathlib.Path, frames: Iterator[np.ndarray], fps: int) -> N
             said.seek(0)
             raise OSError(f"ffmpeg: {said.read().decode(errors='replace').strip()}")
     part.replace(path)
-
-
-def over_white(image: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, C) with 1, 3 or 4 channels -> (H, W, 3)."""
-    if image.shape[-1] != 4:
-        return np.broadcast_to(image, (*image.shape[:2], 3))
-    alpha = image[..., 3:] / 255
-    return np.round(image[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)

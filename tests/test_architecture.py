@@ -13,7 +13,7 @@ import pytest
 
 import lwgan
 from configs import default
-from lwgan import augment, losses, optimizers, settings, sources, state, step
+from lwgan import augment, losses, optimizers, pictures, settings, sources, state, step
 from lwgan.metrics import features, measure, resize
 
 ROOT = pathlib.Path(lwgan.__file__).parents[1]
@@ -179,7 +179,7 @@ def test_every_setting_has_a_comment():
         ("eval.metrics", measure.METRICS),
         ("eval.features", features.FEATURES),
         ("eval.resize", resize.RESIZES),
-        ("eval.background", measure.BACKGROUNDS),
+        ("eval.background", pictures.BACKGROUNDS),
     ],
 )
 def test_comment_of_a_setting_names_all_that_can_be_chosen(name, table):

@@ -42,15 +42,15 @@ def load(mode="rgb", **changes):
 
 def test_background_and_channels():
     grey = np.array([[[[7]]]], np.uint8)
-    np.testing.assert_array_equal(measure.to_rgb(grey, "white"), [[[[7, 7, 7]]]])
+    np.testing.assert_array_equal(pictures.to_rgb(grey, "white"), [[[[7, 7, 7]]]])
     rgb = np.array([[[[1, 2, 3]]]], np.uint8)
-    np.testing.assert_array_equal(measure.to_rgb(rgb, "white"), rgb)
+    np.testing.assert_array_equal(pictures.to_rgb(rgb, "white"), rgb)
     rgba = np.array([[[[10, 20, 200, 0], [10, 20, 200, 255], [10, 20, 200, 102]]]], np.uint8)
     white = [[[[255, 255, 255], [10, 20, 200], [157, 161, 233]]]]
-    np.testing.assert_array_equal(measure.to_rgb(rgba, "white"), white)
+    np.testing.assert_array_equal(pictures.to_rgb(rgba, "white"), white)
     black = [[[[0, 0, 0], [10, 20, 200], [4, 8, 80]]]]
-    np.testing.assert_array_equal(measure.to_rgb(rgba, "black"), black)
-    assert measure.to_rgb(rgba, "black").dtype == np.uint8
+    np.testing.assert_array_equal(pictures.to_rgb(rgba, "black"), black)
+    assert pictures.to_rgb(rgba, "black").dtype == np.uint8
 
 
 def test_real_pictures_are_the_data_sets_own_each_once():
@@ -68,7 +68,7 @@ def test_real_pictures_in_three_channels(mode, mirrored):
     kept, fingerprint, data = load(mode, crop_prob=0.5)
     network, indices = Averages(), np.array([3, 50, 7, 9, 2])
     measure.see_reals(network, kept, fingerprint, data, indices, "black", mirrored=mirrored)
-    expected = measure.to_rgb(np.stack([kept.centre(index) for index in indices]), "black")
+    expected = pictures.to_rgb(np.stack([kept.centre(index) for index in indices]), "black")
     expected = expected[:, :, ::-1] if mirrored else expected
     np.testing.assert_array_equal(network.seen, expected)
 

@@ -69,7 +69,7 @@ def test_over_white(channels):
     image = np.zeros((2, 2, channels), np.uint8)
     image[0] = 200
     image[1, 1, -1] = 51
-    seen = writers.over_white(image)
+    seen = pictures.to_rgb(image, "white")
     if channels == 4:  # alpha 200, 0 and 51 of 255
         expected = [[200 * 200 / 255 + 55] * 2, [255, 204]]
     else:

@@ -16,11 +16,10 @@ from lwgan.metrics.features import Features
 from lwgan.metrics.frechet import Moments, frechet_distance, stream
 from lwgan.metrics.kid import kernel_distance
 from lwgan.metrics.neighbours import precision_and_recall
-from lwgan.pictures import Pictures, cache_root, parallel_map
+from lwgan.pictures import Pictures, cache_root, parallel_map, to_rgb
 
 FEWEST = 8  # pictures of each set
 FEWEST_FOR_FID = 2048  # with fewer, its bias is larger than most differences
-BACKGROUNDS = {"white": 255, "black": 0}
 
 _FORMAT = 1  # of the files that keep features; another number and they are made anew
 _ROWS = 4096  # features taken into the moments at once
@@ -110,15 +109,6 @@ def see_once(
             part.unlink()
         logging.warning("What was seen cannot be kept in %s (%s)", path.parent, error.strerror)
     return seen
-
-
-def to_rgb(images: np.ndarray, background: str) -> np.ndarray:
-    """uint8 (B, H, W, 3) of pictures with 1, 3 or 4 channels; a name in ``BACKGROUNDS`` lies under rgba."""
-    if images.shape[-1] == 4:
-        alpha = images[..., 3:] / np.float32(255)
-        under = BACKGROUNDS[background] * (1 - alpha)
-        return np.round(images[..., :3] * alpha + under).astype(np.uint8)
-    return np.broadcast_to(images, (*images.shape[:-1], 3))
 
 
 def choose(count: int, most: int) -> np.ndarray:
