@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lwgan import sampling, writers
+from lwgan import pictures, sampling, writers
 
 
 def frames(count):
