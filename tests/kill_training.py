@@ -43,6 +43,9 @@ def start(
     workdir: pathlib.Path, num_steps: int, *flags: str, program: Sequence[str] = ("main.py",)
 ) -> subprocess.Popen:
     """A tiny training run in a process of its own."""
+    environment = dict(os.environ)
+    # A program that is killed while it is written to the cache crashes whoever reads it.
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     settings = {
         "data.image_size": 32, "model.latent_dim": 8, "model.fmap_max": 8, "model.recon_size": 16,
         "model.side_channels": 4, "model.fmap_inverse_coef": 12, "train.batch_size": 4,
@@ -54,7 +57,7 @@ def start(
             sys.executable, *program, "--config=configs/quickstart.py", f"--workdir={workdir}",
             *(f"--config.{name}={value}" for name, value in settings.items()), *flags,
         ],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
