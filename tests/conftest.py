@@ -21,8 +21,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_collection_modifyitems(items):
-    """The slow tests first, so that none is left alone at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """The slowest tests first, so that none is left alone at the end."""
+
+    def minutes(item):
+        slow = item.get_closest_marker("slow")
+        return slow.kwargs.get("minutes", 0.5) if slow else 0
+
+    items.sort(key=minutes, reverse=True)
 
 
 @pytest.fixture

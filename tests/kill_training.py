@@ -50,7 +50,7 @@ def start(
         "data.image_size": 32, "model.latent_dim": 8, "model.fmap_max": 8, "model.recon_size": 16,
         "model.side_channels": 4, "model.fmap_inverse_coef": 12, "train.batch_size": 4,
         "train.num_steps": num_steps, "train.log_every": 1, "checkpoint.every": 2,
-        "checkpoint.keep_last": 1, "sample.every": 0,
+        "checkpoint.keep_last": 1, "sample.every": 0, "eval.every": 0,
     }  # fmt: skip
     return subprocess.Popen(
         [

@@ -10,7 +10,6 @@ import sys
 
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 
 import lwgan
@@ -194,7 +193,6 @@ def test_export(place):
 
 @pytest.mark.slow
 def test_help_shows_the_shared_flags(place):
-    assert "workdir" not in flags.FLAGS
     for name in ("sample", "interpolate", "progress", "export"):
         printed, _ = start(place, f"lwgan.{name}", "--help")
         text = "\n".join(printed)

@@ -21,7 +21,7 @@ from lwgan.training import train
 from tests import kill_training, tiny
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=3)
 @pytest.mark.parametrize(("number", "kills"), [(signal.SIGKILL, 5), (signal.SIGTERM, 2)])
 def test_kills_change_nothing(tmp_path, number, kills):
     outcome = kill_training.survive(tmp_path, kills, seed=0, number=number)

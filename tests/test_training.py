@@ -160,7 +160,7 @@ def test_the_commands_train_continue_and_sample(tmp_path):
     assert given.keys() == {*(f"{i:05d}.png" for i in range(3)), "grid.png"}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=5)
 def test_the_quickstart_learns_faces(tmp_path):
     """The averaged generator comes twice as near to the pictures as their mean, and an untrained one."""
     steps = 1000
