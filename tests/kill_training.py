@@ -40,12 +40,21 @@ class Outcome(NamedTuple):
 
 
 def start(
-    workdir: pathlib.Path, num_steps: int, *flags: str, program: Sequence[str] = ("main.py",)
+    workdir: pathlib.Path,
+    num_steps: int,
+    *flags: str,
+    program: Sequence[str] = ("main.py",),
+    cache: pathlib.Path | None = None,
+    fills_cache: bool = False,
 ) -> subprocess.Popen:
-    """A tiny training run in a process of its own."""
+    """A tiny training run in a process of its own; ``cache`` keeps compiled programs."""
     environment = dict(os.environ)
-    # A program that is killed while it is written to the cache crashes whoever reads it.
+    # A process that is killed must not write to it: half a program crashes whoever reads it.
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    if cache:
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+        least_seconds = 0.5 if fills_cache else 1e9
+        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = str(least_seconds)
     settings = {
         "data.image_size": 32, "model.latent_dim": 8, "model.fmap_max": 8, "model.recon_size": 16,
         "model.side_channels": 4, "model.fmap_inverse_coef": 12, "train.batch_size": 4,
@@ -156,13 +165,16 @@ def survive(
     """Trains twice, undisturbed and killed so many times, and compares."""
     rng, num_steps = random.Random(seed), STEPS_PER_LIFE * (kills + 1)
     quiet, disturbed = folder / "quiet" / "run", folder / "disturbed" / "run"
-    finish(start(quiet, num_steps))
+    cache = folder / "cache"
+    finish(start(quiet, num_steps, cache=cache, fills_cache=True))
     during_a_save = 0
     for done in range(kills):
         step = done * STEPS_PER_LIFE + rng.randrange(1, STEPS_PER_LIFE)
-        during_a_save += kill(start(disturbed, num_steps), disturbed, step, rng, number)
+        during_a_save += kill(
+            start(disturbed, num_steps, cache=cache), disturbed, step, rng, number
+        )
         print(f"kill {done + 1} of {kills}, {during_a_save} of them during a save", flush=True)
-    finish(start(disturbed, num_steps))
+    finish(start(disturbed, num_steps, cache=cache))
     leftovers = [path.name for path in (disturbed / "checkpoints").iterdir()]
     assert leftovers == [str(num_steps)], leftovers
     return Outcome(kills, during_a_save, *compare(quiet, disturbed))
