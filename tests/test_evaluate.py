@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lwgan import checkpoint, run, sources
+from lwgan import checkpoint, run, settings, sources
 from tests import drawn, tiny
 
 ROOT = pathlib.Path(run.__file__).parents[1]
@@ -79,6 +80,25 @@ def test_a_run_is_measured(workdir):
     assert again.stdout.splitlines()[0].split() == ["step", "kid", "kid_stderr"]
     updated = json.loads((workdir / "metrics.json").read_text())
     assert updated == records  # the same figures, and those not asked for are still there
+
+
+@pytest.mark.slow
+def test_a_run_with_held_out_pictures_is_measured_beside_both(workdir, tmp_path):
+    held = tmp_path / "run"
+    shutil.copytree(workdir, held, ignore=lambda *_: ["generated", "metrics.json"])
+    config = run.read(held).config
+    config.data.holdout = 0.25
+    (held / "config.json").write_text(settings.to_json(config))
+    ended = command(f"--workdir={held}", "--metrics=kid", "--noreport", *LITE)
+    assert ended.stdout.splitlines()[0].split() == [
+        "step", "kid", "kid_stderr", "kid_held_out", "kid_stderr_held_out",
+        "realness_trained", "realness_held_out",
+    ], ended.stderr  # fmt: skip
+    (record,) = json.loads((held / "metrics.json").read_text())
+    assert (record["num_reals"], record["num_held_out"]) == (24, 24)
+    assert record["kid"] != record["kid_held_out"]
+    assert record["realness_trained"] != record["realness_held_out"]
+    assert not (held / "generated").exists()
 
 
 @pytest.mark.slow
