@@ -30,7 +30,8 @@ def measure(name: str, changes: dict[str, int], folder: pathlib.Path) -> None:
     import numpy as np
 
     from lwgan import checkpoint, state, step
-    from lwgan.training import layout, recipe, require_finite
+    from lwgan.actions import require_finite
+    from lwgan.training import layout, recipe
 
     config = importlib.import_module(f"configs.{name}").get_config()
     config.train.grad_accum = 1

@@ -85,7 +85,7 @@ def lwgan_jobs(setting: Setting) -> Jobs:
 
     def sample(count: int) -> None:
         sampler = Sampler(gan.generator, current.ema_params, current.ema_stats)
-        sampler.pictures(sampler.latents(0, count), 0, count)
+        sampler(sampler.latents(0, count), 0, count)
 
     return {
         "penalized": lambda: train(1),

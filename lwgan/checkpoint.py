@@ -213,6 +213,10 @@ def set_damaged_aside(workdir: pathlib.Path, reasons: Mapping[int, str]) -> None
         (workdir / "checkpoints" / str(step)).rename(target)
 
 
+def _none_yet(flag: str, workdir: pathlib.Path) -> UserError:
+    return UserError(flag, str(workdir), "this run has no checkpoint yet", "train it first")
+
+
 def _nothing_whole(flag: str, workdir: pathlib.Path, step: int, reason: str) -> UserError:
     return UserError(
         flag, str(workdir), f"no checkpoint is whole (of {step}, {reason})",
@@ -231,6 +235,25 @@ def metrics(workdir: pathlib.Path, step: int) -> dict[str, float]:
     return json.loads(path.read_text()).get("metrics", {}) if path.exists() else {}
 
 
+def whole(workdir: pathlib.Path) -> list[int]:
+    """The steps that have a whole checkpoint, in order; those that are damaged are named.
+
+    Raises:
+      UserError: there is no checkpoint, or none that is whole.
+    """
+    there = steps(workdir)
+    if not there:
+        raise _none_yet("--workdir", workdir)
+    reasons = {step: damage(workdir, step) for step in there}
+    for step, reason in reasons.items():
+        if reason:
+            logging.warning("Checkpoint %d is damaged (%s): left out", step, reason)
+    found = [step for step in there if not reasons[step]]
+    if not found:
+        raise _nothing_whole("--workdir", workdir, there[0], reasons[there[0]])
+    return found
+
+
 def choose(workdir: pathlib.Path, step: int | None, flag: str = "--workdir") -> int:
     """``step`` if it has a whole checkpoint, or the newest that has; ``flag`` names the run.
 
@@ -239,7 +262,7 @@ def choose(workdir: pathlib.Path, step: int | None, flag: str = "--workdir") -> 
     """
     there = steps(workdir)
     if not there:
-        raise UserError(flag, str(workdir), "this run has no checkpoint yet", "train it first")
+        raise _none_yet(flag, workdir)
     if step is not None and step not in there:
         raise UserError(
             "--step", step, "has no checkpoint", f"choose from {', '.join(map(str, there))}"

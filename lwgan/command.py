@@ -163,16 +163,6 @@ class OfRun:
 
         return run.read(pathlib.Path(self._workdir.value).expanduser())
 
-    def step(self, asked: int | None) -> int:
-        """The step that is asked for, or the newest of the run's.
-
-        Raises:
-          UserError: there is no such run or checkpoint.
-        """
-        from lwgan import checkpoint
-
-        return checkpoint.choose(self.run().workdir, asked)
-
     def load(self, step: int | None, weights: str) -> "Trained":
         """The run's generator at a checkpoint, the newest by default.
 

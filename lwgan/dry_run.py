@@ -12,10 +12,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lwgan import checkpoint, data, settings, state
-from lwgan.pictures import load, summary
+from lwgan.actions import draw_samples
+from lwgan.doctor import summary
+from lwgan.pictures import load
 from lwgan.state import TrainState
 from lwgan.step import Program, make_update
-from lwgan.training import draw_samples, layout, local_devices, plan, recipe, state_at
+from lwgan.training import batches_from, plan, recipe, state_at
 
 _SECONDS = 5.0  # to time each kind of step for
 _MOST_STEPS = 50  # and how many of them at most, and at least
@@ -66,15 +68,7 @@ def dry_run(
     yield "Parameters: {:,} of the generator, {:,} of the discriminator".format(*counts)
 
     update = make_update(gan, recipe(config, len(trained)))
-    batches = data.batches(
-        pictures,
-        trained,
-        layout(config),
-        seed=config.train.seed,
-        start_step=planned.first,
-        num_threads=config.data.num_threads,
-        devices=local_devices(),
-    )
+    batches = batches_from(planned.first, config, pictures, trained)
     images, programs = next(batches), update.programs()
     memory = max(_memory(program, current, images) for program, _ in programs.values())
     start = time.perf_counter() - began

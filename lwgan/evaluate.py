@@ -214,7 +214,7 @@ def copies(
     rows = []
     for number in np.argsort(found.ratios)[:SHEET_ROWS]:
         latents = sampler.latents(seed, 1, int(number))
-        sample = sampling.to_uint8(sampler.pictures(latents, seed, 1, int(number)))
+        sample = sampling.to_uint8(sampler(latents, seed, 1, int(number)))
         nearest = reals.trained[found.nearest[number]]
         rows += [sample[0], *(reals.pictures.centre(index) for index in nearest)]
     sheet = sampling.grid(np.stack(rows), 1 + found.nearest.shape[1])
@@ -235,9 +235,7 @@ def _steps(workdir: pathlib.Path) -> list[int]:
     from lwgan import checkpoint
 
     if _STEP.value == "all":
-        checkpoint.choose(workdir, None)  # there is one that is whole
-        there = checkpoint.steps(workdir)
-        return [step for step in there if not checkpoint.damage(workdir, step)]
+        return checkpoint.whole(workdir)
     if _STEP.value != "latest" and not _STEP.value.isdecimal():
         raise UserError(
             "--step", _STEP.value, "must be a step, latest or all", "leave it out for the latest"

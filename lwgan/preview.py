@@ -59,11 +59,11 @@ def rows(images: np.ndarray, config: ConfigDict) -> Rows:
 
 def training_batch(config: ConfigDict, count: int) -> np.ndarray:
     """Pictures of the first steps, uint8 (count, S, S, C); prints what the data set is like."""
-    from lwgan import data, pictures, sources
+    from lwgan import data, doctor, pictures, sources
 
     source = sources.open_source(config.data)
     kept = pictures.load(source, config.data)
-    print(pictures.summary(kept))
+    print(doctor.summary(kept))
     positions = np.arange(count)
     trained, _ = data.split(len(kept.names), config.data.holdout, config.train.seed)
     indices = trained[data.indices_at(config.train.seed, positions, len(trained))]

@@ -10,7 +10,7 @@ unless --out says otherwise; nothing is overwritten. Checkpoints that are damage
 from collections.abc import Iterator
 
 import numpy as np
-from absl import flags, logging
+from absl import flags
 
 from lwgan import command
 
@@ -37,22 +37,19 @@ def main() -> None:
     from lwgan import checkpoint, sampling, trained, writers
 
     this_run, seed, count = _OF_RUN.run(), _SEED.value, _NUM_IMAGES.value
-    newest = checkpoint.choose(this_run.workdir, None)
+    steps = checkpoint.whole(this_run.workdir)
     columns = _NROW.value or sampling.square_columns(count)
     rows: dict[str, np.ndarray] = {}
 
     def drawn() -> Iterator[np.ndarray]:
-        for step in tqdm(checkpoint.steps(this_run.workdir), unit="checkpoints", disable=None):
-            if reason := checkpoint.damage(this_run.workdir, step):
-                logging.warning("Checkpoint %d is damaged (%s): left out", step, reason)
-                continue
+        for step in tqdm(steps, unit="checkpoints", disable=None):
             sampler = trained.at_step(this_run, step, _WEIGHTS.value)
             latents = sampler.latents(seed, count)
-            images = sampling.to_uint8(sampler.pictures(latents, seed, _BATCH_SIZE.value))
+            images = sampling.to_uint8(sampler(latents, seed, _BATCH_SIZE.value))
             rows[f"step {step}"] = sampling.thumbnails(images[:SHEET_COLUMNS])
             yield sampling.grid(images, columns)
 
-    default = f"videos/{newest:08d}-progress-seed{seed}-{_WEIGHTS.value}"
+    default = f"videos/{steps[-1]:08d}-progress-seed{seed}-{_WEIGHTS.value}"
     written = [f"progress.{_FORMAT.value}", "sheet.png"]
     with _OF_RUN.output(this_run, default, written) as folder:
         writers.write_video(folder / written[0], drawn(), _FPS.value)

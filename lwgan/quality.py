@@ -19,7 +19,7 @@ from lwgan.metrics.scores import realness
 from lwgan.models.discriminator import Discriminator
 from lwgan.pictures import Pictures, to_rgb
 from lwgan.run import write_text
-from lwgan.sampling import DrawnLatents, Draws, Sampler, to_uint8
+from lwgan.sampling import Sampler
 from lwgan.state import Params
 
 Record = dict[str, Any]  # what was measured, how, and the figures
@@ -91,13 +91,11 @@ def see_samples(
 ) -> measure.Seen:
     """Looks at the first ``eval.num_images`` pictures of a seed."""
     count = config.eval.num_images
-    draws = Draws.of_seed(seed, count)
-    latents = DrawnLatents(draws, sampler.generator.latent_dim)
-    drawn = sampler.stream(latents, draws, batch_size)
+    drawn = sampler.samples(seed, count, batch_size)
 
     def batches() -> Iterator[np.ndarray]:
         while batch := list(itertools.islice(drawn, features.batch_size)):
-            yield to_rgb(to_uint8(np.stack(batch)), config.eval.background)
+            yield to_rgb(np.stack(batch), config.eval.background)
 
     return measure.see(features, batches(), count, title)
 

@@ -21,6 +21,7 @@ from lwgan.errors import UserError
 
 if TYPE_CHECKING:
     from lwgan.sampling import DrawnLatents, Draws
+    from lwgan.trained import Trained
 
 _OF_RUN = command.OfRun()
 _STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest by default.")
@@ -118,23 +119,28 @@ def chosen(latent_dim: int) -> Chosen:
 
 def main() -> None:
     """Runs the command with its flags."""
+    from lwgan import checkpoint, trained
+
     both = _WEIGHTS.value == "both"
     noise_seed = secrets.randbits(32) if _NOISE.value == "fresh" else None  # of both the same
-    step = _OF_RUN.step(_STEP.value)  # of both the same, beside a trainer that goes on
+    this_run = _OF_RUN.run()
+    step = checkpoint.choose(
+        this_run.workdir, _STEP.value
+    )  # of both the same, as a trainer goes on
     for weights in ("ema", "raw") if both else (_WEIGHTS.value,):
-        draw(step, weights, noise_seed, within=weights if both else "")
+        drawn_by = trained.at_step(this_run, step, weights)
+        draw(drawn_by, noise_seed, within=weights if both else "")
 
 
-def draw(step: int, weights: str, noise_seed: int | None, within: str) -> None:
+def draw(trained: "Trained", noise_seed: int | None, within: str) -> None:
     """Draws and writes the pictures of the averaged or of the live generator."""
     from lwgan import writers
     from lwgan.sampling import Draws
 
-    trained = _OF_RUN.load(step, weights)
     if _FORMAT.value == "jpg" and trained.generator.channels == 4:
         raise UserError("--format", "jpg", "cannot hold transparency", "choose png or webp")
     source, names, latents, noise = chosen(trained.generator.latent_dim)
-    default = f"generated/{trained.step:08d}-{source}-{weights}"
+    default = f"generated/{trained.step:08d}-{source}-{trained.weights}"
     if _TRUNCATION.value != 1:
         default += f"-truncation{_TRUNCATION.value:g}"
     if _NOISE.value == "zero":

@@ -65,10 +65,13 @@ class Sampler:
     params: Params
     stats: Params
 
-    def __call__(self, latents: np.ndarray, seed: int | None = 0) -> np.ndarray:
+    def __call__(
+        self, latents: np.ndarray, seed: int | None = 0, batch_size: int = 16, first: int = 0
+    ) -> np.ndarray:
         """float32 (B, H, W, C), not clipped, of latents (B, latent_dim).
 
-        ``seed`` draws the noise inputs, picture by picture; None leaves them out.
+        The noise inputs are those of pictures ``first`` … of the seed, so that neither the batch size
+        nor the other pictures change one; without a seed (None) they are zero.
 
         Raises:
           UserError: the latents have another shape, or are no numbers.
@@ -77,8 +80,8 @@ class Sampler:
         if latents.shape[1:] != (dim,) or not len(latents) or latents.dtype.kind not in "fiu":
             found = f"{latents.dtype} {latents.shape}"
             raise UserError("latents", found, f"must be numbers (B, {dim})", "mend them")
-        noise = None if seed is None else Draws.of_seed(seed, len(latents))
-        return np.stack(list(self.stream(latents, noise)))
+        noise = None if seed is None else Draws.of_seed(seed, len(latents), first)
+        return np.stack(list(self.stream(latents, noise, batch_size)))
 
     def sample(self, seed: int = 0, num_images: int = 16, truncation: float = 1.0) -> np.ndarray:
         """The first pictures of a seed: uint8 (B, H, W, C).
@@ -86,25 +89,19 @@ class Sampler:
         ``truncation`` multiplies the latents; with 0, only the noise inputs differ. What follows the first
         layer is normalised: do not expect likelier pictures of 0.7, as in networks without that.
         """
+        return np.stack(list(self.samples(seed, num_images, truncation=truncation)))
+
+    def samples(
+        self, seed: int, num_images: int, batch_size: int = 16, truncation: float = 1.0
+    ) -> Iterator[np.ndarray]:
+        """As ``sample``, one picture after the other: uint8 (H, W, C)."""
         draws = Draws.of_seed(seed, num_images)
         latents = DrawnLatents(draws, self.generator.latent_dim)
-        drawn = self.stream(latents, draws, truncation=truncation)
-        return np.stack([to_uint8(image) for image in drawn])
+        return map(to_uint8, self.stream(latents, draws, batch_size, truncation))
 
     def latents(self, seed: int, count: int, first: int = 0) -> jax.Array:
         """The latents of pictures ``first`` … of a seed: float32 (count, latent_dim)."""
         return _latents(self.generator.latent_dim, *Draws.of_seed(seed, count, first))
-
-    def pictures(
-        self, latents: jax.Array, seed: int, batch_size: int, first: int = 0
-    ) -> np.ndarray:
-        """float32 (B, S, S, C), not clipped, of latents (B, latent_dim).
-
-        The noise inputs are those of pictures ``first`` … of the seed, so that neither the batch size
-        nor the other pictures change one.
-        """
-        noise = Draws.of_seed(seed, len(latents), first)
-        return np.stack(list(self.stream(latents, noise, batch_size)))
 
     def stream(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from lwgan import pictures, sources
+from lwgan import doctor, pictures, sources
 from lwgan.errors import UserError
 from tests import drawn
 
@@ -49,7 +49,7 @@ def test_pictures_that_do_not_decode_are_left_out(folder, monkeypatch, tmp_path,
     assert kept.errors.keys() == {"1.png", "3.png", "lost.png"}
     for number, before in enumerate((0, 2, 4)):
         np.testing.assert_array_equal(kept.at(number), whole.at(before))
-    assert "3 of 6 files left out" in pictures.summary(kept)
+    assert "3 of 6 files left out" in doctor.summary(kept)
 
 
 def test_pictures_read_at_each_use_are_replaced_by_the_next(folder, caplog):
@@ -433,7 +433,7 @@ def test_summary_finds_duplicates(tmp_path):
     shutil.copy(tmp_path / "00.png", tmp_path / "copy.png")
     with Image.open(tmp_path / "10.png") as image:
         image.resize((90, 90)).save(tmp_path / "small.jpg", quality=60)
-    text = pictures.summary(load(path=str(tmp_path)))
+    text = doctor.summary(load(path=str(tmp_path)))
     assert "formats: JPEG 1, PNG 11" in text
     assert "shorter side: 90 to 128 px, median 128; 0 below 32 px" in text
     assert "duplicates: 1 exact; 1 pairs look alike: 10.png and small.jpg" in text
@@ -442,7 +442,7 @@ def test_summary_finds_duplicates(tmp_path):
 def test_summary_of_sizes(tmp_path):
     for number, size in enumerate([(20, 20), (40, 80), (80, 40)]):
         drawn.noise(number, size).save(tmp_path / f"{number}.png")
-    text = pictures.summary(load(path=str(tmp_path)))
+    text = doctor.summary(load(path=str(tmp_path)))
     assert "1 below 32 px, enlarged" in text
     assert "width / height: 0.50 to 2.00, median 1.00; the middle square cuts away 33%" in text
     assert "kept in memory, 0.0 MiB" in text

@@ -161,12 +161,12 @@ def sampler():
 
 def test_pictures_do_not_depend_on_the_batch_size(sampler):
     latents = sampler.latents(0, 8)
-    whole = sampler.pictures(latents, 0, 8)
+    whole = sampler(latents, 0, 8)
     assert whole.shape == (8, 32, 32, 3) and whole.dtype == np.float32
     assert np.ptp(whole) > 0.1
     scale = np.abs(whole).max()
     for batch_size in (1, 3, 100):
-        pictures = sampler.pictures(latents, 0, batch_size)
+        pictures = sampler(latents, 0, batch_size)
         np.testing.assert_allclose(pictures / scale, whole / scale, atol=1e-5)
 
 
@@ -174,7 +174,7 @@ def test_seed_decides_latents_and_noise(sampler):
     first, again, other = (np.asarray(sampler.latents(seed, 8)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert first.shape == (8, 8) and (first != other).any(1).all()
-    pictures = [sampler.pictures(first, seed, 8) for seed in (0, 0, 1)]
+    pictures = [sampler(first, seed, 8) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(pictures[0], pictures[1])
     assert (pictures[0] != pictures[2]).any((1, 2, 3)).all()
 
@@ -183,7 +183,7 @@ def test_pictures_of_a_seed_differ_in_latents_and_in_noise(sampler):
     latents = np.asarray(sampler.latents(0, 8))
     assert len(np.unique(latents, axis=0)) == 8
     same = np.broadcast_to(latents[:1], latents.shape)
-    pictures = sampler.pictures(same, 0, 8)
+    pictures = sampler(same, 0, 8)
     assert (pictures[1:] != pictures[:1]).any((1, 2, 3)).all()
 
 
@@ -191,8 +191,8 @@ def test_pictures_of_a_seed_differ_in_latents_and_in_noise(sampler):
 def test_picture_is_known_by_its_number(sampler, first):
     latents = sampler.latents(0, 8)
     np.testing.assert_array_equal(sampler.latents(0, 2, first), latents[first : first + 2])
-    whole = sampler.pictures(latents, 0, 8)
-    alone = sampler.pictures(latents[first : first + 2], 0, 1, first)
+    whole = sampler(latents, 0, 8)
+    alone = sampler(latents[first : first + 2], 0, 1, first)
     scale = np.abs(whole).max()
     np.testing.assert_allclose(alone / scale, whole[first : first + 2] / scale, atol=1e-5)
 
@@ -237,7 +237,7 @@ def test_a_picture_for_each_seed_is_its_first(sampler):
     draws = sampling.Draws(np.array([9, 2**32 - 1, 5], np.uint32), np.zeros(3, np.int32))
     pictures = list(sampler.stream(sampling.DrawnLatents(draws, 8), draws))
     for seed, picture in zip(draws.seeds, pictures, strict=True):
-        own = sampler.pictures(sampler.latents(int(seed), 1), int(seed), 1)[0]
+        own = sampler(sampler.latents(int(seed), 1), int(seed), 1)[0]
         np.testing.assert_allclose(picture, own, atol=1e-5 * np.abs(own).max())
 
 

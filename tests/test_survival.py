@@ -246,7 +246,7 @@ def test_samples_that_cannot_be_written_are_a_warning(tmp_path, monkeypatch, cap
     def full(path, image):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(training.sampling, "save_picture", full)
+    monkeypatch.setattr(sampling, "save_picture", full)
     last = train(tiny.config(train__num_steps=2, sample__every=1), tmp_path / "run")
     assert last.step == 2
 
@@ -275,7 +275,7 @@ def test_a_run_directory_of_each_format_keeps_its_meaning(tmp_path):
     step = checkpoint.choose(copy, None)
     params, stats = checkpoint.restore_generator(copy, step, like, "ema")
     sampler = sampling.Sampler(state.build_generator(config), params, stats)
-    drawn = sampler.pictures(sampler.latents(0, 2), 0, batch_size=2)
+    drawn = sampler(sampler.latents(0, 2), 0, batch_size=2)
     np.testing.assert_allclose(drawn, np.load(copy / "samples.npy"), atol=1e-5)
 
     before = (copy / "metrics.jsonl").read_text()

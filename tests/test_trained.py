@@ -36,7 +36,7 @@ def test_sample_is_what_the_command_draws(workdir):
     loaded = lwgan.load(workdir)
     pictures = loaded.sample(seed=7, num_images=5)
     assert pictures.shape == (5, 32, 32, 3) and pictures.dtype == np.uint8
-    expected = sampling.to_uint8(loaded.pictures(loaded.latents(7, 5), 7, 5))
+    expected = sampling.to_uint8(loaded(loaded.latents(7, 5), 7, 5))
     np.testing.assert_array_equal(pictures, expected)
 
 

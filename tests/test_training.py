@@ -179,7 +179,7 @@ def test_the_quickstart_learns_faces(tmp_path):
 
     def distance(params, stats):
         sampler = sampling.Sampler(gan.generator, params, stats)
-        drawn = sampler.pictures(sampler.latents(1, 512), 1, 64)
+        drawn = sampler(sampler.latents(1, 512), 1, 64)
         return sliced_wasserstein(np.clip(drawn, 0, 1), real)
 
     like = jax.eval_shape(lambda: untrained)

@@ -97,7 +97,7 @@ def test_imported_run(case, tmp_path):
     for weights, theirs in (("raw", trainer.GAN.G), ("ema", trainer.GAN.GE)):
         params, stats = checkpoint.restore_generator(workdir, step, like, weights)
         sampler = Sampler(state.build_generator(config), params, stats)
-        ours = sampler.pictures(jnp.asarray(latents), seed=0, batch_size=2)
+        ours = sampler(jnp.asarray(latents), seed=0, batch_size=2)
         with torch.no_grad():
             theirs = reference.nhwc(theirs(torch.from_numpy(latents)))
         assert 0.04 < np.std(theirs) < 1
