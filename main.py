@@ -1,61 +1,69 @@
-"""Trains a generator on your pictures, or continues a run.
+"""Trains a generator on your images, or continues a run.
 
   python main.py --config=configs/quickstart.py
   python main.py --config=configs/folder.py --config.data.path=~/photos
   python main.py --workdir=runs/folder --config.train.num_steps=300000
-  python main.py --config=configs/folder.py --config.data.path=~/few --init_from=runs/folder --freeze_d=2
+  python main.py --config=configs/folder.py --config.data.path=~/few --init_from=runs/folder
+  --freeze_d=2
 
-Any setting of configs/default.py can be given as --config.group.name=value.
+Any setting can be given as --config.group.name=value; python -m lwgan.settings lists them.
 """
+
+import functools
 
 from absl import flags
 
-from lwgan import command
-
-flags.DEFINE_string(
-    "workdir",
-    None,
-    "The run directory; runs/<config> by default. A run that is there is continued.",
-)
-_FRESH = flags.DEFINE_bool("fresh", False, "Move the run in workdir aside and start over.")
-_ACCEPT_NEW_DATA = flags.DEFINE_bool(
-    "accept_new_data", False, "Continue a run with other pictures than it has learnt from."
-)
-_INIT_FROM = flags.DEFINE_string(
-    "init_from",
-    None,
-    "Start a new run from the weights of the run, or imported run, in this directory.",
-)
-_FREEZE_D = flags.DEFINE_integer(
-    "freeze_d", None, "Short for --config.optim.freeze_d.", lower_bound=0
-)
-_DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "Say what training would need: memory, hours, disk; nothing is written."
-)
-_PROFILE = flags.DEFINE_bool("profile", False, "Write a profile of a few steps to workdir/profile.")
+from lwgan import cli
 
 
-def main() -> None:
-    """Runs the command with its flags."""
-    config, workdir = command.config(), command.workdir()
-    if _FREEZE_D.value is not None:
-        config.optim.freeze_d = _FREEZE_D.value
-    how = {
-        "fresh": _FRESH.value,
-        "accept_new_data": _ACCEPT_NEW_DATA.value,
-        "init_from": _INIT_FROM.value,
-    }
+def define_flags(values: cli.Flags) -> None:
+    """The flags of this command."""
+    of = {"flag_values": values}
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "The run directory; runs/<config> by default. A run that is there is continued.",
+        **of,
+    )
+    flags.DEFINE_bool("fresh", False, "Move the run in workdir aside and start over.", **of)
+    flags.DEFINE_bool(
+        "accept_new_data", False, "Continue a run with other images than it has learnt from.", **of
+    )
+    flags.DEFINE_string(
+        "init_from",
+        None,
+        "Start a new run from the weights of the run, or imported run, in this directory.",
+        **of,
+    )
+    flags.DEFINE_integer("freeze_d", None, "Short for --config.optim.freeze_d.", 0, **of)
+    flags.DEFINE_bool(
+        "dry_run",
+        False,
+        "Say what training would need: memory, hours, disk; nothing is written.",
+        **of,
+    )
+    flags.DEFINE_bool("profile", False, "Write a profile of a few steps to workdir/profile.", **of)
+
+
+def train_or_estimate(values: cli.Flags) -> None:
+    """Runs the command."""
+    config, workdir = cli.config(values), cli.workdir(values)
+    if values.freeze_d is not None:
+        config.optim.freeze_d = values.freeze_d
+    how = {name: values[name].value for name in ("fresh", "accept_new_data", "init_from")}
     # After the flags: they bring TensorFlow along.
-    if _DRY_RUN.value:
-        from lwgan.dry_run import dry_run
+    if values.dry_run:
+        from lwgan.training.dry_run import estimate
 
-        for line in dry_run(config, workdir, **how):
+        for line in estimate(config, workdir, **how):
             print(line, flush=True)
     else:
-        from lwgan.training import train
+        from lwgan.training.loop import train
 
-        train(config, workdir, **how, profile=_PROFILE.value)
+        train(config, workdir, **how, profile=values.profile)
 
+
+main = functools.partial(cli.run, define_flags, train_or_estimate, takes_config=True)
 
 if __name__ == "__main__":
-    command.run(main, takes_config=True)
+    main()

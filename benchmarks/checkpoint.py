@@ -1,9 +1,10 @@
-"""How long saving a checkpoint holds up training: a share of a step, and of the run at its interval.
+"""How long saving a checkpoint holds up training: a share of a step, and of the run at its
+interval.
 
     python benchmarks/checkpoint.py
 
-Training waits while the state is checked and copied; the rest is written by a thread of its own, whose
-seconds are shown beside.
+Training waits while the state is checked and copied; the rest is written by a thread of its own,
+whose seconds are shown beside.
 """
 
 import importlib
@@ -29,21 +30,24 @@ def measure(name: str, changes: dict[str, int], folder: pathlib.Path) -> None:
     import jax
     import numpy as np
 
-    from lwgan import checkpoint, state, step
-    from lwgan.actions import require_finite
-    from lwgan.training import layout, recipe
+    from lwgan.runs import checkpoint
+    from lwgan.training.actions import require_finite
+    from lwgan.training.session import layout_of, recipe_of
+    from lwgan.training.state import build_gan, init_state, on_devices
+    from lwgan.training.step import make_update
 
     config = importlib.import_module(f"configs.{name}").get_config()
     config.train.grad_accum = 1
     config.update_from_flattened_dict(changes)
-    gan = state.build(config)
-    current = state.on_devices(jax.jit(lambda: state.init_state(gan, 0))())
-    update = step.make_update(gan, recipe(config, num_pictures=1000))
+    gan = build_gan(config)
+    current = on_devices(jax.jit(lambda: init_state(gan, 0))())
+    update = make_update(gan, recipe_of(config, num_images=1000))
     side = config.data.image_size
-    images = np.zeros((*layout(config).positions(0).shape, side, side, 3), np.uint8)
+    images = np.zeros((*layout_of(config).positions(0).shape, side, side, 3), np.uint8)
     current, metrics = update(2, current, images)
     metrics = {term: float(value) for term, value in metrics.items()}
-    require_finite(current, metrics)  # compiles
+    # Compiles.
+    require_finite(current, metrics)
 
     steps, waits, writes = [], [], []
     for _ in range(_TIMES.value):
@@ -60,9 +64,10 @@ def measure(name: str, changes: dict[str, int], folder: pathlib.Path) -> None:
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(current))
     every = config.checkpoint.every
     print(
-        f"{name}, {side} px: state {size / 2**20:,.0f} MiB; a step {a_step:.3f} s; a save holds it up for "
-        f"{wait:.4f} s, {wait / a_step:.1%} of a step, {wait / (every * a_step):.4%} of a run that saves "
-        f"every {every} steps; written after {write:.2f} s",
+        f"{name}, {side} px: state {size / 2**20:,.0f} MiB; a step {a_step:.3f} s; "
+        f"a save holds it up for {wait:.4f} s, {wait / a_step:.1%} of a step, "
+        f"{wait / (every * a_step):.4%} of a run that saves every {every} steps; "
+        f"written after {write:.2f} s",
         flush=True,
     )
 

@@ -1,9 +1,10 @@
-"""Pictures per second of each way to read them, beside lightweight-gan's DataLoader and a plain gather.
+"""Images per second of each way to read them, beside lightweight-gan's DataLoader and a plain
+gather.
 
     python benchmarks/data.py                       # 64, 256 and 1024 px, crops off and on
-    python benchmarks/data.py --sizes=64 --pictures=500
+    python benchmarks/data.py --sizes=64 --images=500
 
-Draws a folder of JPEG pictures first (720 to 1440 px wide). "Cold" is the first pass, which decodes;
+Draws a folder of JPEG images first (720 to 1440 px wide). "Cold" is the first pass, which decodes;
 "cached" are batches of 16 from memory or a file, with a step that does nothing. lightweight-gan's
 DataLoader is left out where it, torch or torchvision is not installed.
 """
@@ -23,7 +24,7 @@ from PIL import Image
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 _SIZES = flags.DEFINE_list("sizes", ["64", "256", "1024"], "Pixels.")
-_PICTURES = flags.DEFINE_integer("pictures", 300, "Pictures in the folder.", lower_bound=16)
+_IMAGES = flags.DEFINE_integer("images", 300, "Images in the folder.", lower_bound=16)
 _SECONDS = flags.DEFINE_float("seconds", 3, "Time for each figure.", lower_bound=0.1)
 
 BATCH = 16
@@ -31,9 +32,9 @@ CROP_PROB = 0.5
 
 
 def draw_folder(folder: pathlib.Path) -> None:
-    """Pictures as cameras make them: smooth, with some noise, JPEG of quality 90."""
+    """Images as cameras make them: smooth, with some noise, JPEG of quality 90."""
     rng = np.random.default_rng(0)
-    for number in range(_PICTURES.value):
+    for number in range(_IMAGES.value):
         width = int(rng.integers(720, 1440))
         coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
         smooth = np.asarray(coarse.resize((width, width * 3 // 4), Image.Resampling.BICUBIC), int)
@@ -41,7 +42,7 @@ def draw_folder(folder: pathlib.Path) -> None:
         Image.fromarray(noisy).save(folder / f"{number:04d}.jpg", quality=90)
 
 
-def pictures_per_second(batches: Iterable[object], size: int) -> float:
+def images_per_second(batches: Iterable[object], size: int) -> float:
     """Over some seconds, after the first two batches."""
     batches = iter(batches)
     for _ in range(2):
@@ -54,19 +55,21 @@ def pictures_per_second(batches: Iterable[object], size: int) -> float:
 
 
 def of_lwgan(folder: pathlib.Path, size: int, crop_prob: float) -> dict[str, float]:
-    """Pictures/s by what is measured."""
+    """Images/s by what is measured."""
     import tensorflow  # noqa: F401, its import is no part of what is measured
 
     from configs import default
-    from lwgan import data, pictures, sources
+    from lwgan.data.batches import Layout, read_batches
+    from lwgan.data.cache import Dataset, load_dataset
+    from lwgan.data.sources import open_source
 
     config = default.get_config().data
     config.update(path=str(folder), image_size=size, crop_prob=crop_prob)
-    layout = data.Layout(batches=1, batch_size=BATCH, grad_accum=1, devices=1)
+    layout = Layout(batches=1, batch_size=BATCH, grad_accum=1, devices=1)
 
-    def streamed(kept: pictures.Pictures) -> float:
-        return pictures_per_second(
-            data.batches(
+    def streamed(kept: Dataset) -> float:
+        return images_per_second(
+            read_batches(
                 kept, np.arange(len(kept.names)), layout, seed=0, start_step=0, num_threads=-1
             ),
             BATCH,
@@ -76,25 +79,26 @@ def of_lwgan(folder: pathlib.Path, size: int, crop_prob: float) -> dict[str, flo
     for cache in ("memory", "disk"):
         config.cache = cache
         start = time.perf_counter()
-        kept = pictures.load(sources.open_source(config), config)
+        kept = load_dataset(open_source(config), config)
         if cache == "memory":
             found["cold"] = len(kept.names) / (time.perf_counter() - start)
         found[f"cached, {cache}"] = streamed(kept)
     if kept.array is not None:
         array, rng = np.array(kept.array), np.random.default_rng(0)
         gathers = (array[rng.integers(0, len(array), BATCH)] for _ in itertools.count())
-        found["plain gather"] = pictures_per_second(gathers, BATCH)
+        found["plain gather"] = images_per_second(gathers, BATCH)
     return found
 
 
 def of_the_package(folder: pathlib.Path, size: int, crop_prob: float) -> dict[str, float]:
-    """The same of lightweight-gan's data set and DataLoader."""
+    """The same of lightweight-gan's dataset and DataLoader."""
     try:
         import torch
         import torchvision  # noqa: F401
     except ImportError:
         return {}
-    torch.cuda.is_available = lambda: True  # it insists on CUDA, which this does not need
+    # It insists on CUDA, which this does not need.
+    torch.cuda.is_available = lambda: True
     try:
         from lightweight_gan.lightweight_gan import ImageDataset, cycle
     except ImportError:
@@ -105,7 +109,7 @@ def of_the_package(folder: pathlib.Path, size: int, crop_prob: float) -> dict[st
     loader = torch.utils.data.DataLoader(
         dataset, num_workers=os.cpu_count(), batch_size=BATCH, shuffle=True, drop_last=True
     )
-    return {"lightweight-gan": pictures_per_second(cycle(loader), BATCH)}
+    return {"lightweight-gan": images_per_second(cycle(loader), BATCH)}
 
 
 def main(argv: list[str]) -> None:
@@ -117,7 +121,7 @@ def main(argv: list[str]) -> None:
         photos.mkdir()
         draw_folder(photos)
         columns = ["cold", "cached, memory", "cached, disk", "plain gather", "lightweight-gan"]
-        print(f"| pictures/s | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+        print(f"| images/s | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
         for size, crop_prob in itertools.product(map(int, _SIZES.value), (0.0, CROP_PROB)):
             found = of_lwgan(photos, size, crop_prob) | of_the_package(photos, size, crop_prob)
             row = (f"{found[name]:,.0f}" if name in found else "–" for name in columns)

@@ -1,11 +1,12 @@
-"""Pictures per second through EfficientNet-Lite0, beside the same network in PyTorch, and peak memory.
+"""Images per second through EfficientNet-Lite0, beside the same network in PyTorch, and peak
+memory.
 
-    python benchmarks/evaluate.py                    # 10,000 pictures of 64 px
-    python benchmarks/evaluate.py --pictures=1000
+    python benchmarks/evaluate.py                    # 10,000 images of 64 px
+    python benchmarks/evaluate.py --images=1000
 
-Both resize pictures of 64 px to 224, ours as clean-fid does, and see as many at once as suits them. They take
-turns: after each tenth of our pictures PyTorch, in a process of its own, sees a few. Then come the
-figures of all the pictures beside as many others. PyTorch is left out where it or
+Both resize images of 64 px to 224, ours as clean-fid does, and see as many at once as suits them.
+They take turns: after each tenth of our images PyTorch, in a process of its own, sees a few. Then
+come the figures of all the images beside as many others. PyTorch is left out where it or
 efficientnet_lite_pytorch is not installed.
 """
 
@@ -23,15 +24,15 @@ from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-_PICTURES = flags.DEFINE_integer("pictures", 10_000, "How many.", lower_bound=200)
-_TORCH_PICTURES = flags.DEFINE_integer("torch_pictures", 64, "PyTorch's at each turn.")
+_IMAGES = flags.DEFINE_integer("images", 10_000, "How many.", lower_bound=200)
+_TORCH_IMAGES = flags.DEFINE_integer("torch_images", 64, "PyTorch's at each turn.")
 
 TURNS = 10
 SIZE = 64
 
 
 def draw(seed: int, count: int) -> np.ndarray:
-    """Smooth pictures with some noise: uint8 (count, 64, 64, 3)."""
+    """Smooth images with some noise: uint8 (count, 64, 64, 3)."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, 8, 8, 3))
     smooth = coarse.repeat(8, 1).repeat(8, 2) + rng.normal(0, 6, (count, SIZE, SIZE, 3))
@@ -43,11 +44,11 @@ def torch_seconds(seed: int, count: int, batch: int = 8) -> float:
     import torch
     from efficientnet_lite_pytorch import EfficientNet
 
-    from lwgan.metrics.features import FEATURES
+    from lwgan.metrics.networks.features import FEATURES
 
     global network
     if "network" not in globals():
-        file = str(FEATURES["efficientnet_lite0"].weights())
+        file = str(FEATURES["efficientnet_lite0"]().weights())
         network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file).eval()
         torch_seconds(seed, batch)
     images = draw(seed, count)
@@ -64,13 +65,14 @@ def torch_seconds(seed: int, count: int, batch: int = 8) -> float:
 
 def main(argv: list[str]) -> None:
     """Prints the figures."""
-    from lwgan.metrics import measure
-    from lwgan.metrics.features import open_features
+    from lwgan.metrics.extraction import Extracted
+    from lwgan.metrics.figures import METRICS, measure
+    from lwgan.metrics.networks.features import open_features
 
     with_torch = all(map(importlib.util.find_spec, ("torch", "efficientnet_lite_pytorch")))
     features = open_features("efficientnet_lite0")
     features(draw(0, features.batch_size))
-    count, few = _PICTURES.value // TURNS, _TORCH_PICTURES.value
+    count, few = _IMAGES.value // TURNS, _TORCH_IMAGES.value
     seen, ours, theirs = [], [], []
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         for turn in range(TURNS):
@@ -84,7 +86,7 @@ def main(argv: list[str]) -> None:
     samples = np.concatenate(seen)
     others = samples + np.random.default_rng(0).normal(0, 0.01, samples.shape).astype(np.float32)
     start = time.perf_counter()
-    measure.measure(measure.Seen(samples), measure.Seen(others), measure.METRICS)
+    measure(Extracted(samples), Extracted(others), METRICS)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
@@ -93,7 +95,7 @@ def main(argv: list[str]) -> None:
         if found:
             best, median = max(found), np.median(found)
             print(
-                f"{name:8} {median:8.1f} pictures/s, median of {TURNS} turns; {best:.1f} in the best"
+                f"{name:8} {median:8.1f} images/s, median of {TURNS} turns; {best:.1f} in the best"
             )
     print(f"FID, KID, precision and recall of {len(samples):,} beside as many: {seconds:.1f} s")
     print(f"peak memory {peak:.2f} GiB")

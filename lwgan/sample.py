@@ -1,14 +1,15 @@
-"""Restores a run and draws pictures with it.
+"""Restores a run and draws images with it.
 
   python -m lwgan.sample --workdir=runs/quickstart
   python -m lwgan.sample --workdir=runs/quickstart --seed=7 --num_images=64 --step=2000
   python -m lwgan.sample --workdir=runs/quickstart --seeds=0-63 --truncation=0.7 --weights=both
 
-Writes each picture, and a grid of the first ones as PNG, into generated/ in the run unless --out says
-otherwise; nothing is overwritten. The same seed draws the same pictures, however many, whatever the
-batch size. A picture of --seeds is the first of its seed.
+Writes each image, and a grid of the first ones as PNG, into generated/ in the run unless --out says
+otherwise; nothing is overwritten. The same seed draws the same images, however many, whatever the
+batch size. An image of --seeds is the first of its seed.
 """
 
+import functools
 import pathlib
 import secrets
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,51 +17,41 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from absl import flags
 
-from lwgan import command
+from lwgan import cli
 from lwgan.errors import UserError
 
 if TYPE_CHECKING:
-    from lwgan.sampling import DrawnLatents, Draws
-    from lwgan.trained import Trained
+    from lwgan.sampling.sampler import DrawnLatents, Draws
+    from lwgan.sampling.trained import Trained
 
-_OF_RUN = command.OfRun()
-_STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest by default.")
-_NUM_IMAGES = flags.DEFINE_integer("num_images", 16, "How many pictures.", lower_bound=1)
-_SEED = flags.DEFINE_integer(
-    "seed", 0, "Of latents and noise.", lower_bound=0, upper_bound=2**32 - 1
-)
-_SEEDS = flags.DEFINE_string(
-    "seeds", None, "One picture of each of these seeds instead: 0-63, or 1,5,9."
-)
-_LATENTS = flags.DEFINE_string(
-    "latents", None, "An .npy file of latents (B, latent_dim), one picture for each."
-)
-_WEIGHTS = flags.DEFINE_enum(
-    "weights", "ema", ["ema", "raw", "both"], "The averaged generator, or the live one."
-)
-_TRUNCATION = flags.DEFINE_float(
-    "truncation",
-    1.0,
-    "Multiplies the latents; 0: the same for all pictures.",
-    lower_bound=0.0,
-)
-_NOISE = flags.DEFINE_enum(
-    "noise",
-    "fixed",
-    ["fixed", "fresh", "zero"],
-    "The noise inputs: the seed's, others every time the command runs, or none.",
-)
-_FORMAT = flags.DEFINE_enum(
-    "format",
-    "png",
-    ["png", "webp", "jpg", "npy"],
-    "Of the pictures; webp is lossless, npy writes samples.npy instead.",
-)
-_SAVE_NPY = flags.DEFINE_bool(
-    "save_npy", False, "Also write samples.npy, float32 (B, H, W, C), before clipping."
-)
-_NROW = flags.DEFINE_integer("nrow", None, "Pictures in a row of the grid.", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Pictures drawn at once.", lower_bound=1)
+FORMATS = ["png", "webp", "jpg", "npy"]
+
+
+def define_flags(values: cli.Flags) -> None:
+    """The flags of this command."""
+    cli.define_run_flags(values)
+    of = {"flag_values": values}
+    flags.DEFINE_integer("step", None, "The checkpoint; the newest by default.", **of)
+    flags.DEFINE_integer("num_images", 16, "How many images.", 1, **of)
+    flags.DEFINE_integer("seed", 0, "Of latents and noise.", 0, 2**32 - 1, **of)
+    flags.DEFINE_string("seeds", None, "One image of each of these seeds: 0-63, or 1,5,9.", **of)
+    flags.DEFINE_string(
+        "latents", None, "An .npy file of latents (B, latent_dim), one image for each.", **of
+    )
+    weights = "The EMA generator, or the live one."
+    flags.DEFINE_enum("weights", "ema", ["ema", "raw", "both"], weights, **of)
+    flags.DEFINE_float(
+        "truncation", 1.0, "Multiplies the latents; 0: the same for all images.", 0.0, **of
+    )
+    noise = "The noise inputs: the seed's, others every time the command runs, or none."
+    flags.DEFINE_enum("noise", "fixed", ["fixed", "fresh", "zero"], noise, **of)
+    kind = "Of the images; webp is lossless, npy writes samples.npy instead."
+    flags.DEFINE_enum("format", "png", FORMATS, kind, **of)
+    flags.DEFINE_bool(
+        "save_npy", False, "Also write samples.npy, float32 (B, H, W, C), before clipping.", **of
+    )
+    flags.DEFINE_integer("nrow", None, "Images in a row of the grid.", 1, **of)
+    flags.DEFINE_integer("batch_size", 16, "Images drawn at once.", 1, **of)
 
 
 def read_latents(path: str, latent_dim: int) -> np.ndarray:
@@ -81,91 +72,95 @@ def read_latents(path: str, latent_dim: int) -> np.ndarray:
     return latents
 
 
-class Chosen(NamedTuple):
-    """The pictures that the flags ask for."""
+class Asked(NamedTuple):
+    """The images that the flags ask for."""
 
-    source: str  # names the directory
-    names: list[str]  # of the files, without their extension
-    latents: "np.ndarray | DrawnLatents"  # (B, latent_dim)
-    draws: "Draws"  # of the noise, and of latents that are drawn
+    # Names the directory.
+    source: str
+    # Of the files, without their extension.
+    names: list[str]
+    # (B, latent_dim).
+    latents: "np.ndarray | DrawnLatents"
+    # Of the noise, and of latents that are drawn.
+    draws: "Draws"
 
 
-def chosen(latent_dim: int) -> Chosen:
+def asked_for(values: cli.Flags, latent_dim: int) -> Asked:
     """Reads --seeds, or --latents, or --seed and --num_images.
 
     Raises:
       UserError: they cannot be read.
     """
-    from lwgan.sampling import DrawnLatents, Draws
+    from lwgan.sampling.sampler import DrawnLatents, Draws
 
-    if _SEEDS.value is not None:
-        if _LATENTS.value:
-            raise UserError("--seeds", _SEEDS.value, "there are --latents", "give one of them")
-        seeds = command.seeds("--seeds", _SEEDS.value)
+    if values.seeds is not None:
+        if values.latents:
+            raise UserError("--seeds", values.seeds, "there are --latents", "give one of them")
+        seeds = cli.parse_seeds("--seeds", values.seeds)
         draws = Draws(np.array(seeds, np.uint32), np.zeros(len(seeds), np.int32))
         names = [f"{number:05d}-seed{seed}" for number, seed in enumerate(seeds)]
-        source = f"seeds{_SEEDS.value[:40]}"
-        return Chosen(source, names, DrawnLatents(draws, latent_dim), draws)
-    if _LATENTS.value:
-        latents = read_latents(_LATENTS.value, latent_dim)
-        draws = Draws.of_seed(_SEED.value, len(latents))
-        source = pathlib.Path(_LATENTS.value).stem
+        source = f"seeds{values.seeds[:40]}"
+        return Asked(source, names, DrawnLatents(draws, latent_dim), draws)
+    if values.latents:
+        latents = read_latents(values.latents, latent_dim)
+        draws = Draws.of_seed(values.seed, len(latents))
+        source = pathlib.Path(values.latents).stem
     else:
-        draws = Draws.of_seed(_SEED.value, _NUM_IMAGES.value)
+        draws = Draws.of_seed(values.seed, values.num_images)
         latents = DrawnLatents(draws, latent_dim)
-        source = f"seed{_SEED.value}"
-    return Chosen(source, [f"{number:05d}" for number in range(len(latents))], latents, draws)
+        source = f"seed{values.seed}"
+    return Asked(source, [f"{number:05d}" for number in range(len(latents))], latents, draws)
 
 
-def main() -> None:
-    """Runs the command with its flags."""
-    from lwgan import checkpoint, trained
+def draw_samples(values: cli.Flags) -> None:
+    """Runs the command."""
+    from lwgan.runs import manifest
+    from lwgan.sampling.trained import load_step
 
-    both = _WEIGHTS.value == "both"
-    noise_seed = secrets.randbits(32) if _NOISE.value == "fresh" else None  # of both the same
-    this_run = _OF_RUN.run()
-    step = checkpoint.choose(
-        this_run.workdir, _STEP.value
-    )  # of both the same, as a trainer goes on
-    for weights in ("ema", "raw") if both else (_WEIGHTS.value,):
-        drawn_by = trained.at_step(this_run, step, weights)
-        draw(drawn_by, noise_seed, within=weights if both else "")
+    both = values.weights == "both"
+    # Of both generators the same.
+    noise_seed = secrets.randbits(32) if values.noise == "fresh" else None
+    run = cli.open_run(values)
+    # Of both the same, as a trainer goes on.
+    step = manifest.resolve_step(run.workdir, values.step)
+    for weights in ("ema", "raw") if both else (values.weights,):
+        trained = load_step(run, step, weights)
+        draw_with(values, trained, noise_seed, within=weights if both else "")
 
 
-def draw(trained: "Trained", noise_seed: int | None, within: str) -> None:
-    """Draws and writes the pictures of the averaged or of the live generator."""
-    from lwgan import writers
-    from lwgan.sampling import Draws
+def draw_with(
+    values: cli.Flags, trained: "Trained", noise_seed: int | None, *, within: str
+) -> None:
+    """Draws and writes the images of one of the generators."""
+    from lwgan.sampling.image_files import write_images
+    from lwgan.sampling.sampler import Draws
 
-    if _FORMAT.value == "jpg" and trained.generator.channels == 4:
+    if values.format == "jpg" and trained.generator.channels == 4:
         raise UserError("--format", "jpg", "cannot hold transparency", "choose png or webp")
-    source, names, latents, noise = chosen(trained.generator.latent_dim)
-    default = f"generated/{trained.step:08d}-{source}-{trained.weights}"
-    if _TRUNCATION.value != 1:
-        default += f"-truncation{_TRUNCATION.value:g}"
-    if _NOISE.value == "zero":
+    source, names, latents, noise = asked_for(values, trained.generator.latent_dim)
+    default = f"{trained.step:08d}-{source}-{trained.weights}"
+    if values.truncation != 1:
+        default += f"-truncation{values.truncation:g}"
+    if values.noise == "zero":
         noise, default = None, f"{default}-noise0"
-    elif _NOISE.value == "fresh":
+    elif values.noise == "fresh":
         noise, default = Draws.of_seed(noise_seed, len(names)), f"{default}-noise{noise_seed}"
 
-    extension = None if _FORMAT.value == "npy" else _FORMAT.value
-    npy = _SAVE_NPY.value or extension is None
-    files = [f"{name}.{extension}" for name in names] if extension else []
-    written = [*files, "grid.png", *["samples.npy"] * npy]
-    with _OF_RUN.output(trained.run, default, written, within) as folder:
-        writers.write_pictures(
-            trained.stream(latents, noise, _BATCH_SIZE.value, _TRUNCATION.value),
-            folder,
-            names,
-            extension=extension,
-            npy=npy,
-            columns=_NROW.value,
-        )
-    if files:
-        print(f"{len(files)} pictures of step {trained.step}: {folder / files[0]} … {files[-1]}")
-    for name in written[len(files) :]:
+    extension = None if values.format == "npy" else values.format
+    npy = values.save_npy or extension is None
+    images = [f"{name}.{extension}" for name in names] if extension else []
+    written = [*images, "grid.png", *["samples.npy"] * npy]
+    default_folder = trained.run.workdir / "generated" / default
+    with cli.output(values, default_folder, written, within) as folder:
+        stream = trained.stream(latents, noise, values.batch_size, values.truncation)
+        write_images(stream, folder, names, extension=extension, npy=npy, columns=values.nrow)
+    if images:
+        print(f"{len(images)} images of step {trained.step}: {folder / images[0]} … {images[-1]}")
+    for name in written[len(images) :]:
         print(folder / name)
 
 
+main = functools.partial(cli.run, define_flags, draw_samples)
+
 if __name__ == "__main__":
-    command.run(main)
+    main()

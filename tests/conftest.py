@@ -41,10 +41,10 @@ def forget_programs():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Five pictures of noise, 40×33 px."""
+    """Five images of noise, 40×33 px."""
     from tests import drawn
 
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     root.mkdir()
     for number in range(5):
         drawn.noise(number).save(root / f"{number}.png")

@@ -1,10 +1,10 @@
-"""The sliced Wasserstein distance between two sets of pictures, which says that faces are faces."""
+"""The sliced Wasserstein distance between two sets of images, which says that faces are faces."""
 
 import numpy as np
 
 
 def sliced_wasserstein(a: np.ndarray, b: np.ndarray) -> float:
-    """Of pictures in [0, 1], (N, H, W, C) and (M, H, W, C).
+    """Of images in [0, 1], (N, H, W, C) and (M, H, W, C).
 
     256 random directions; for each, the mean absolute difference of the 512 quantiles of both sets'
     projections; then the mean over directions.

@@ -1,4 +1,4 @@
-"""Pictures and settings that several tests of the data need."""
+"""Images and settings that several tests of the data need."""
 
 import numpy as np
 from PIL import Image

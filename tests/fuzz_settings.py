@@ -1,4 +1,5 @@
-"""Random impossible settings through main.py, in one process: each must end in one line and exit code 2.
+"""Random impossible settings through main.py, in one process: each must end in one line and exit
+code 2.
 
 python -m tests.fuzz_settings
 """
@@ -6,22 +7,20 @@ python -m tests.fuzz_settings
 import contextlib
 import io
 import os
-import pathlib
 import random
-import sys
-
-from absl import flags
 
 from configs import quickstart
-from lwgan import command, run, settings
+from lwgan import cli
+from lwgan.settings.defaults import flatten
+from lwgan.training import loop
+from tests.house import ROOT
 
-ROOT = pathlib.Path(run.__file__).parents[1]
 COUNT = 300
 
 
 def impossible(rng):
     """A random setting on the command line that cannot be."""
-    values = settings.flatten(quickstart.get_config())
+    values = flatten(quickstart.get_config())
     names = sorted(values)
     name = rng.choice(names)
     word = "".join(rng.choices("abcxyz é'\"\\\n\t%{}()[],=-", k=rng.randrange(1, 12))) + "q"
@@ -60,35 +59,33 @@ def impossible(rng):
     return f"--config.{name}={number}"
 
 
-def refused(main, argument: str) -> str:
+def refused(argument: str) -> str:
     """What main.py says to it; raises unless it ends with exit code 2."""
-    for name in [name for name in flags.FLAGS if name.partition(".")[0] == "config"]:
-        delattr(flags.FLAGS, name)
-    flags.FLAGS.unparse_flags()
-    sys.argv = ["main.py", f"--config={ROOT / 'configs' / 'quickstart.py'}", argument]
+    import main as program
+
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            command.run(main, takes_config=True)
+            program.main(["main.py", f"--config={ROOT / 'configs' / 'quickstart.py'}", argument])
     except SystemExit as ended:
-        assert ended.code == command.USER_ERROR, argument
+        assert ended.code == cli.USER_ERROR, argument
         return said.getvalue()
     raise AssertionError(f"it was accepted: {argument}")
 
 
 def main() -> None:
     """Prints how many were refused."""
-    import main as program
 
     def accepted(*unused: object) -> None:
         raise AssertionError("it was accepted")
 
-    run.open_for_training = accepted
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"  # batches must divide
+    loop.record_start = accepted
+    # Batches must divide.
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
     rng = random.Random(0)
     for _ in range(COUNT):
         argument = impossible(rng)
-        said = refused(program.main, argument)
+        said = refused(argument)
         assert said.startswith("error: ") and said.count("\n") == 1, (argument, said)
     print(f"{COUNT} of {COUNT} refused in one line")
 

@@ -3,8 +3,8 @@
     python -m tests.kill_training --kills=20
     python -m tests.kill_training --kills=20 --signal=SIGTERM
 
-A third of the kills and more come while a checkpoint is being written. In the end every array of the
-state and every logged series must be those of a run that nobody disturbed, bit for bit.
+A third of the kills and more come while a checkpoint is being written. In the end every array of
+the state and every logged series must be those of a run that nobody disturbed, bit for bit.
 """
 
 import argparse
@@ -23,11 +23,15 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from lwgan import checkpoint, command, run, state
+from lwgan import cli
+from lwgan.runs import checkpoint, manifest
+from lwgan.runs.directory import read_run
+from lwgan.training.state import build_gan, init_state
+from tests.house import ROOT
 
-ROOT = pathlib.Path(__file__).parents[1]
 STEPS_PER_LIFE = 8
-CLOCK = {"steps_per_sec", "uptime", "data/wait_share"}  # what the clock decides
+# What the clock decides.
+CLOCK = {"steps_per_sec", "uptime", "data/wait_share"}
 
 
 class Outcome(NamedTuple):
@@ -56,18 +60,35 @@ def start(
         least_seconds = 0.5 if fills_cache else 1e9
         environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = str(least_seconds)
     settings = {
-        "data.image_size": 32, "model.latent_dim": 8, "model.fmap_max": 8, "model.recon_size": 16,
-        "model.side_channels": 4, "model.fmap_inverse_coef": 12, "train.batch_size": 4,
-        "train.num_steps": num_steps, "train.log_every": 1, "checkpoint.every": 2,
-        "checkpoint.keep_last": 1, "sample.every": 0, "eval.every": 0,
-    }  # fmt: skip
+        "data.image_size": 32,
+        "model.latent_dim": 8,
+        "model.fmap_max": 8,
+        "model.recon_size": 16,
+        "model.side_channels": 4,
+        "model.fmap_inverse_coef": 12,
+        "train.batch_size": 4,
+        "train.num_steps": num_steps,
+        "train.log_every": 1,
+        "checkpoint.every": 2,
+        "checkpoint.keep_last": 1,
+        "sample.every": 0,
+        "eval.every": 0,
+    }
     return subprocess.Popen(
         [
-            sys.executable, *program, "--config=configs/quickstart.py", f"--workdir={workdir}",
-            *(f"--config.{name}={value}" for name, value in settings.items()), *flags,
+            sys.executable,
+            *program,
+            "--config=configs/quickstart.py",
+            f"--workdir={workdir}",
+            *(f"--config.{name}={value}" for name, value in settings.items()),
+            *flags,
         ],
-        cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finish(process: subprocess.Popen) -> None:
@@ -80,8 +101,7 @@ def finish(process: subprocess.Popen) -> None:
 def saving(workdir: pathlib.Path) -> bool:
     """Whether a checkpoint is being written."""
     return any(
-        not (path / checkpoint.MANIFEST).exists()
-        for path in (workdir / "checkpoints").glob("[0-9]*")
+        not (path / manifest.MANIFEST).exists() for path in (workdir / "checkpoints").glob("[0-9]*")
     )
 
 
@@ -92,7 +112,9 @@ def kill(
     rng: random.Random,
     number: signal.Signals,
 ) -> bool:
-    """Kills after a step that it has logged, at once, or within its next save: whether it was one."""
+    """Kills after a step that it has logged, at once, or within its next save: whether
+    it was one.
+    """
     in_a_save = rng.random() < 0.6
     while _last_step(workdir) < step or (in_a_save and not saving(workdir)):
         if process.poll() is not None:
@@ -104,8 +126,8 @@ def kill(
     _, errors = process.communicate(timeout=900)
     if number == signal.SIGKILL:
         return saving(workdir)
-    assert process.returncode == command.INTERRUPTED, errors
-    saved = max(checkpoint.steps(workdir))
+    assert process.returncode == cli.INTERRUPTED, errors
+    saved = max(manifest.saved_steps(workdir))
     last_line = f"interrupted: saved at step {saved}; the same command continues"
     assert errors.splitlines()[-1] == last_line and not saving(workdir), errors
     return was_saving
@@ -127,7 +149,7 @@ def series(workdir: pathlib.Path) -> list[dict]:
 
 def aim_series(workdir: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
     """The same as Aim has it; empty without Aim."""
-    aim_run = run.read(workdir).info.aim_run
+    aim_run = read_run(workdir).info.aim_run
     if aim_run is None:
         return {}
     import aim
@@ -135,7 +157,8 @@ def aim_series(workdir: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
 
     repo = aim.Repo(str(workdir.parent))
     RepoIndexManager.get_index_manager(repo).index(aim_run)
-    repo.container_pool.clear()  # else it reads what it had before the index
+    # Else it reads what it had before the index.
+    repo.container_pool.clear()
     found = {}
     for metric in aim.Run(aim_run, repo=repo, read_only=True).metrics():
         steps, (values, *_) = metric.data.numpy()
@@ -146,10 +169,10 @@ def aim_series(workdir: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
 
 def compare(quiet: pathlib.Path, disturbed: pathlib.Path) -> tuple[int, int]:
     """Bytes and lines that are the same; raises if any are not."""
-    config = run.read(quiet).config
-    like = jax.eval_shape(lambda: state.init_state(state.build(config), 0))
-    step = checkpoint.choose(quiet, None)
-    assert step == checkpoint.choose(disturbed, None) == config.train.num_steps
+    config = read_run(quiet).config
+    like = jax.eval_shape(lambda: init_state(build_gan(config), 0))
+    step = manifest.resolve_step(quiet, None)
+    assert step == manifest.resolve_step(disturbed, None) == config.train.num_steps
     ours, theirs = (jax.tree.leaves(checkpoint.restore(w, step, like)) for w in (disturbed, quiet))
     for a, b in zip(ours, theirs, strict=True):
         assert (a.dtype, a.shape) == (b.dtype, b.shape)

@@ -28,7 +28,9 @@ NETWORKS = {
 
 
 def networks(**options) -> dict[str, np.ndarray]:
-    """What the generator and the discriminator put out, and the names and shapes of their tensors."""
+    """What the generator and the discriminator put out, and the names and shapes of
+    their tensors.
+    """
     gan = reference.build(**options).gan
     tensors = gan.state_dict()
     buffers = {name: x.numpy().copy() for name, x in tensors.items() if stored.is_buffer(name)}
@@ -83,15 +85,15 @@ def losses() -> dict[str, np.ndarray]:
 
 
 def augmentations() -> dict[str, np.ndarray]:
-    """Some pictures after each augmentation, rgb and rgba."""
+    """Some images after each augmentation, rgb and rgba."""
     augmented = {}
     for name in package.DiffAugment.__globals__["AUGMENT_FNS"]:
         for channels in (3, 4):
             images, draws = stored.images(16, channels, examples=6), Draws()
             put_augmentation(draws, name, stored.augmentation_draws(name, 16), side=16)
             with given(draws):
-                pictures = package.DiffAugment(reference.nchw(images), types=[name])
-            augmented[f"{name}/{channels}"] = reference.nhwc(pictures)
+                images = package.DiffAugment(reference.nchw(images), types=[name])
+            augmented[f"{name}/{channels}"] = reference.nhwc(images)
     return augmented
 
 

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 
-from lwgan.augment import Color
+from lwgan.training.augment import Color
 
 FOLDER = pathlib.Path(__file__).parent / "fixtures"
 QUADRANT = 2
@@ -25,7 +25,8 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """A tensor of lightweight-gan's networks, about as large as its initialisation makes it."""
     if name.endswith(".running_var"):
         return uniform(name, *shape, low=0.5, high=2)
-    if name.endswith((".g", ".weight")) and math.prod(shape) == max(shape) > 1:  # of a norm
+    # Of a norm.
+    if name.endswith((".g", ".weight")) and math.prod(shape) == max(shape) > 1:
         return uniform(name, *shape, low=0.8, high=1.2)
     if len(shape) == 4 and name.endswith(".weight"):
         bound = math.sqrt(6 / math.prod(shape[1:]))
@@ -51,7 +52,7 @@ def generator_inputs(image_size: int, latent_dim: int) -> tuple[np.ndarray, list
 
 
 def images(size: int, channels: int, examples: int = 2) -> np.ndarray:
-    """Pictures (examples, size, size, channels) of random pixels."""
+    """Images (examples, size, size, channels) of random pixels."""
     return uniform("images", examples, size, size, channels)
 
 
@@ -62,7 +63,7 @@ def logits(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def augmentation_draws(name: str, side: int):
-    """Numbers for six pictures, as lwgan draws them."""
+    """Numbers for six images, as lwgan draws them."""
     drawn = uniform(name, 6, 3)
     if name.startswith("color"):
         return Color(drawn[:, 0] - 0.5, drawn[:, 1] * 2, drawn[:, 2] + 0.5)
@@ -76,8 +77,8 @@ def augmentation_draws(name: str, side: int):
     return numbers
 
 
-def thin(pictures: np.ndarray) -> np.ndarray:
+def thin(images: np.ndarray) -> np.ndarray:
     """Every few pixels (B, H, W, C), borders included."""
-    side = pictures.shape[1]
+    side = images.shape[1]
     kept = np.unique([*range(0, side, max(1, side // 32 + 1)), 1, side - 2, side - 1])
-    return np.asarray(pictures)[:, kept][:, :, kept]
+    return np.asarray(images)[:, kept][:, :, kept]

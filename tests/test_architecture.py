@@ -1,9 +1,10 @@
-"""The house rules, read from the source: who imports whom, and where what can be chosen is told."""
+"""The house rules, read from the source: who imports whom, how long things are, what they are
+called.
+"""
 
 import ast
 import graphlib
 import io
-import pathlib
 import re
 import subprocess
 import sys
@@ -11,54 +12,37 @@ import tokenize
 
 import pytest
 
-import lwgan
-from configs import default
-from lwgan import augment, losses, optimizers, pictures, settings, sources, state, step
-from lwgan.metrics import features, measure, resize
+from lwgan.metrics.networks.resize import RESIZES
+from lwgan.models.build import CHANNELS
+from lwgan.settings.defaults import by_full_name
+from lwgan.training.checks import NAMES
+from lwgan.training.step import MATMUL_PRECISIONS
+from tests import house
 
-ROOT = pathlib.Path(lwgan.__file__).parents[1]
-SOURCES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in [ROOT / "main.py", *ROOT.glob("lwgan/**/*.py"), *ROOT.glob("configs/*.py")]
-}
-TREES = {name: ast.parse(path.read_text()) for name, path in SOURCES.items()}
-COMMANDS = {name for name, tree in TREES.items() if "__main__" in ast.dump(tree)} - {
-    "lwgan.command"
-}
-
-# A module may import those of its own line and of the lines above it.
-LAYERS = [
-    "errors log",
-    "models losses augment keys optimizers sources pictures metrics",
-    "data doctor state step settings sampling checkpoint run tracking torch_weights",
-    "trained writers transfer quality",
-    "artifacts",
-    "actions",
-    "training",
-    "dry_run",
-    "command",
-]
+PATHS = house.modules()
+TREES = {name: ast.parse(path.read_text()) for name, path in PATHS.items()}
+FUNCTIONS = [f for name, tree in TREES.items() for f in house.functions(name, tree)]
+PYTHON_FILES = sorted(
+    path
+    for pattern in ("*.py", "lwgan/**/*.py", "configs/*.py", "tests/**/*.py", "benchmarks/*.py")
+    for path in house.ROOT.glob(pattern)
+)
 PURE = [
     name
     for name in TREES
     if re.fullmatch(
-        r"lwgan\.(models(\..*)?|losses|augment|keys|optimizers|step"
-        r"|metrics\.(inception|efficientnet|resize|frechet|kid|neighbours|scores))",
+        r"lwgan\.(keys|models\.(?!build).*"
+        r"|training\.(step|losses|augment|gradients|ema|optimizers)"
+        r"|metrics\.(frechet|kid|neighbours|diversity|realness)"
+        r"|metrics\.networks\.(inception|efficientnet|resize)"
+        r"|sampling\.paths)",
         name,
     )
 ]
 
 
-def imports(node):
-    """Every module that the code below a node imports; ``from lwgan import data`` is lwgan.data."""
-    for child in ast.walk(node):
-        if isinstance(child, ast.Import):
-            yield from (alias.name for alias in child.names)
-        elif isinstance(child, ast.ImportFrom):
-            assert child.level == 0, "imports are absolute"
-            for alias in child.names:
-                full = f"{child.module}.{alias.name}"
-                yield full if full in TREES or child.module == "absl" else child.module
+def imports(name):
+    return set(house.imports(TREES[name], TREES))
 
 
 def imports_at_top(node):
@@ -66,126 +50,134 @@ def imports_at_top(node):
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             if isinstance(child, ast.Import | ast.ImportFrom):
-                yield from imports(child)
-            else:
+                yield from house.imports(child, TREES)
+            elif not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
                 yield from imports_at_top(child)
 
 
-def layer(name):
-    if name in COMMANDS:
-        return len(LAYERS)
-    place = name.split(".")[1]
-    found = [number for number, names in enumerate(LAYERS) if place in names.split()]
-    assert found, f"say in LAYERS where {name} belongs"
-    return found[0]
-
-
 def test_the_rules_see_the_code():
-    assert {"main", "lwgan.sample"} <= COMMANDS
-    assert {"lwgan.models.layers", "lwgan.step", "lwgan.keys"} <= set(PURE)
-    assert "lwgan.training" in set(imports(TREES["main"]))
-    assert "lwgan.training" not in set(imports_at_top(TREES["main"]))
-    assert {"lwgan.data", "clu", "absl.logging"} <= set(imports_at_top(TREES["lwgan.training"]))
+    assert {"main", "lwgan.sample", "lwgan.settings.defaults"} <= set(TREES)
+    assert house.room("main") == house.room("lwgan.sample") == "commands"
+    assert house.room("lwgan.metrics.networks.features") == "metrics"
+    assert {"lwgan.models.layers", "lwgan.training.step", "lwgan.keys"} <= set(PURE)
+    assert "lwgan.training.loop" in imports("main")
+    assert "lwgan.training.loop" not in set(imports_at_top(TREES["main"]))
+    top = set(imports_at_top(TREES["lwgan.training.loop"]))
+    assert {"lwgan.training.session", "clu", "absl.logging"} <= top
 
 
-@pytest.mark.parametrize("name", sorted(set(TREES) - {"lwgan"}))
+@pytest.mark.parametrize("name", sorted(TREES))
 def test_imports_point_down(name):
-    own = {other for other in imports(TREES[name]) if other.startswith(("lwgan.", "configs"))}
-    if name.startswith("configs"):
-        assert own <= {"configs.default"}
-        return
-    for other in own:
-        if other.startswith("configs"):
-            assert name in COMMANDS
-            continue
-        assert other not in COMMANDS, f"{name} imports the command {other}"
-        assert other != "lwgan.training" or name in ("main", "lwgan.dry_run")
-        assert layer(other) <= layer(name), f"{name} imports {other}"
+    own = house.ROOMS.index(house.room(name))
+    for other in imports(name):
+        assert not other.startswith("configs"), "the package works without the configs"
+        if other in TREES and other != "lwgan":
+            place = house.ROOMS.index(house.room(other))
+            assert place > own or (place == own and other not in COMMANDS), (
+                f"{name} imports {other}"
+            )
+
+
+COMMANDS = {name for name in TREES if house.room(name) == "commands"} - {"lwgan.cli"}
 
 
 def test_imports_have_no_circle():
-    graph = {name: set(imports(tree)) & set(TREES) for name, tree in TREES.items()}
+    graph = {name: imports(name) & set(TREES) - {"lwgan"} for name in TREES}
     list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_the_picture_of_the_imports_is_of_this_code():
+    """Else: python -m tests.house --picture."""
+    assert house.BEGIN + house.picture() + house.END in house.PAGE.read_text()
 
 
 @pytest.mark.parametrize("name", PURE)
 def test_what_computes_knows_no_files_clocks_flags_or_settings(name):
     forbidden = set("os sys io time datetime random pathlib tensorflow absl ml_collections".split())
-    assert not {other.split(".")[0] for other in imports(TREES[name])} & forbidden
+    assert not {other.split(".")[0] for other in imports(name)} & forbidden
 
 
-@pytest.mark.parametrize(
-    "name",
-    sorted(set(TREES) - {"lwgan.actions", "lwgan.training", "lwgan.tracking", "lwgan.dry_run"}),
-)
-def test_heavy_packages_are_imported_when_used(name):
-    heavy = set("tensorflow tensorflow_datasets tensorboard aim clu".split())
-    top = {other.split(".")[0] for other in imports_at_top(TREES[name])}
-    assert not top & heavy
-    assert not {"lwgan.actions", "lwgan.training", "lwgan.tracking"} & set(
-        imports_at_top(TREES[name])
+@pytest.mark.parametrize("name", sorted(TREES))
+def test_flags_are_for_commands_and_defined_inside_functions(name):
+    if house.room(name) != "commands":
+        assert "absl.flags" not in imports(name) or name == "lwgan.runs.log"
+    for statement in TREES[name].body:
+        if not isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            assert "DEFINE_" not in ast.unparse(statement)
+
+
+HEAVY = {
+    "lwgan.runs.directory, lwgan.runs.files, lwgan.settings.checks": "jax PIL flax orbax numpy",
+    "lwgan.cli, main, lwgan.sample, lwgan.evaluate, lwgan.preview": "jax PIL tensorflow aim clu",
+    "lwgan.sampling.trained": "tensorflow aim clu optax lwgan.training lwgan.metrics",
+    "lwgan.training.checks": "tensorflow aim clu lwgan.metrics.networks.inception "
+    "lwgan.metrics.networks.efficientnet",
+}
+
+
+@pytest.mark.parametrize("names", HEAVY)
+def test_what_starts_quickly_imports_nothing_heavy(names):
+    heavy = set(HEAVY[names].split())
+    code = f"import sys, {names}\nprint(*{heavy!r} & set(sys.modules))"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=house.ROOT, capture_output=True, text=True
     )
-
-
-@pytest.mark.parametrize(
-    "imported",
-    [
-        "checkpoint, command, run, sample, sampling, settings, state",
-        "evaluate; import lwgan.metrics.measure",
-    ],
-)
-def test_sampling_and_the_tables_of_metrics_need_neither_tensorflow_nor_aim(imported):
-    code = f"import sys; from lwgan import {imported}\nprint(*{{'tensorflow', 'aim', 'clu'}} & set(sys.modules))"
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (ended.stdout, ended.returncode) == ("\n", 0), ended.stderr
 
 
-@pytest.mark.parametrize("name", sorted(set(TREES) - COMMANDS - {"lwgan.command"}))
-def test_flags_are_for_commands(name):
-    assert "absl.flags" not in set(imports(TREES[name]))
-    assert "config_flags" not in SOURCES[name].read_text()
+@pytest.mark.parametrize("name", sorted(TREES))
+def test_modules_and_functions_are_short(name):
+    assert len(PATHS[name].read_text().splitlines()) <= house.MOST_LINES_OF_MODULE
+    for function in FUNCTIONS:
+        if function.module == name:
+            assert function.lines <= house.MOST_LINES_OF_FUNCTION, function
+            assert function.parameters <= house.MOST_PARAMETERS, function
 
 
-def comments():
-    """The comment of each setting in ``configs/default.py``: behind it, or above it on a line of its own."""
-    text = SOURCES["configs.default"].read_text()
-    by_line = {
-        token.start[0]: token.string
-        for token in tokenize.generate_tokens(io.StringIO(text).readline)
-        if token.type == tokenize.COMMENT
-    }
-    found = {}
-    for node in ast.walk(TREES["configs.default"]):
-        target = node.targets[-1] if isinstance(node, ast.Assign) else None
-        if isinstance(target, ast.Attribute) or (target and len(node.targets) == 1):
-            above = text.splitlines()[node.lineno - 2].strip().startswith("#")
-            lines = range(node.lineno - above, node.end_lineno + 1)
-            found[ast.unparse(target)] = " ".join(filter(None, map(by_line.get, lines)))
-    return {name: found[name] for name in settings.flatten(default.get_config())}
+@pytest.mark.parametrize("name", sorted(TREES))
+def test_a_name_means_one_thing_in_a_module(name):
+    """No function is called as its module, and no parameter as what the module defines
+    or imports.
+    """
+    bound = set()
+    for node in TREES[name].body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            bound |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            bound.add(node.name)
+    last = name.rpartition(".")[2]
+    assert last not in {f.name for f in FUNCTIONS if f.module == name} or name == "main"
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.FunctionDef):
+            arguments = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+            assert not {argument.arg for argument in arguments} & bound, node.name
 
 
-def test_every_setting_has_a_comment():
-    for name, comment in comments().items():
-        assert len(comment) > 5, name
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: str(path.relative_to(house.ROOT)))
+def test_comments_stand_above_what_they_speak_of(path):
+    text = path.read_text()
+    lines = text.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT and not re.match(r"# (noqa|ruff)", token.string):
+            line, column = token.start
+            assert not lines[line - 1][:column].strip(), f"{path}:{line}"
+            assert not token.string.startswith("# fmt"), f"{path}:{line}"
 
 
 @pytest.mark.parametrize(
-    ("name", "table"),
+    ("name", "choices"),
     [
-        ("data.source", sources.SOURCES),
-        ("data.subset", sources.OPENMOJI_SUBSETS),
-        ("data.mode", state.CHANNELS),
-        ("loss.kind", losses.LOSSES),
-        ("augment.types", augment.AUGMENTATIONS),
-        ("optim.name", optimizers.OPTIMIZERS),
-        ("ema.schedule", step.EMA_DECAYS),
-        ("train.precision", step.MATMUL_PRECISIONS),
-        ("eval.metrics", measure.METRICS),
-        ("eval.features", features.FEATURES),
-        ("eval.resize", resize.RESIZES),
-        ("eval.background", pictures.BACKGROUNDS),
+        *NAMES.items(),
+        ("data.mode", CHANNELS),
+        ("train.precision", MATMUL_PRECISIONS),
+        ("eval.resize", RESIZES),
     ],
 )
-def test_comment_of_a_setting_names_all_that_can_be_chosen(name, table):
-    for choice in table:
-        assert re.search(rf"\b{choice}\b", comments()[name]), choice
+def test_a_setting_says_all_that_can_be_chosen(name, choices):
+    for choice in choices:
+        assert re.search(rf"\b{choice}\b", by_full_name()[name].meaning), choice
+
+
+def test_every_setting_says_what_it_means():
+    for name, setting in by_full_name().items():
+        assert len(setting.meaning) >= 5 and "\n" not in setting.meaning, name

@@ -10,9 +10,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from configs import default
-from lwgan import checkpoint, run, state
-from lwgan.state import Gan, TrainState
-from lwgan.step import Recipe
+from lwgan.models.build import AXIS
+from lwgan.runs import checkpoint
+from lwgan.runs.directory import record_start, resolve_run
+from lwgan.training.state import Gan, TrainState, build_gan, init_state
+from lwgan.training.step import Recipe
 
 RECIPE = Recipe(
     seed=0,
@@ -37,9 +39,15 @@ def config(**overrides: object) -> ConfigDict:
     tiny = default.get_config()
     tiny.data.update(source="openmoji", image_size=32)
     tiny.model.update(
-        latent_dim=8, fmap_max=8, attn_resolutions=(), attn_heads=2, attn_head_dim=4,
-        side_channels=4, side_attention=False, recon_size=16,
-    )  # fmt: skip
+        latent_dim=8,
+        fmap_max=8,
+        attn_resolutions=(),
+        attn_heads=2,
+        attn_head_dim=4,
+        side_channels=4,
+        side_attention=False,
+        recon_size=16,
+    )
     tiny.train.update(batch_size=8, grad_accum=1, num_steps=4, log_every=2)
     tiny.checkpoint.every = 4
     tiny.sample.update(every=4, grid=(2, 3))
@@ -52,7 +60,7 @@ def config(**overrides: object) -> ConfigDict:
 
 def gan(learning_rate: float | None = None, **overrides: object) -> Gan:
     """Tiny networks; with a learning rate plain gradient descent, which keeps gradients visible."""
-    built = state.build(config(**overrides))
+    built = build_gan(config(**overrides))
     if learning_rate is None:
         return built
     sgd = optax.sgd(learning_rate)
@@ -60,14 +68,16 @@ def gan(learning_rate: float | None = None, **overrides: object) -> Gan:
 
 
 def init(networks: Gan, devices: int = 1) -> TrainState:
-    """The first state on so many devices, laid out as the step returns it (else it compiles twice)."""
-    first = jax.device_get(jax.jit(lambda: state.init_state(networks, 0))())
-    mesh = Mesh(np.array(jax.devices()[:devices]), (state.AXIS,))
+    """The first state on so many devices, laid out as the step returns it (else it
+    compiles twice).
+    """
+    first = jax.device_get(jax.jit(lambda: init_state(networks, 0))())
+    mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,))
     return jax.device_put(first, NamedSharding(mesh, PartitionSpec()))
 
 
 def images(devices: int, accum: int = 1, *, whole: int = 8, size: int = 32, batches: int = 1):
-    """Random pictures of one step, laid out as the step wants them, the same for any layout."""
+    """Random images of one step, laid out as the step wants them, the same for any layout."""
     flat = np.random.default_rng(0).integers(
         0, 256, (batches, accum, devices, whole // accum // devices, size, size, 3), np.uint8
     )
@@ -76,7 +86,7 @@ def images(devices: int, accum: int = 1, *, whole: int = 8, size: int = 32, batc
 
 def random_state(networks: Gan, seed: int) -> TrainState:
     """A state of random weights, noise gains and statistics: as if trained, every input matters."""
-    like = jax.eval_shape(lambda: state.init_state(networks, 0))
+    like = jax.eval_shape(lambda: init_state(networks, 0))
     rng = np.random.default_rng(seed)
     drawn = jax.tree.map(lambda leaf: rng.uniform(-0.5, 0.5, leaf.shape).astype(leaf.dtype), like)
     positive = {
@@ -87,9 +97,9 @@ def random_state(networks: Gan, seed: int) -> TrainState:
 
 def save_run(workdir: pathlib.Path, steps: tuple[int, ...], settings: ConfigDict) -> None:
     """A run with other random weights at each of these steps."""
-    planned = run.plan(settings, workdir, "", accept_new_data=False)
-    run.open_for_training(planned, settings, "", 0)
-    networks = state.build(settings)
+    planned = resolve_run(settings, workdir, "", accept_new_data=False)
+    record_start(planned, settings, "", 0)
+    networks = build_gan(settings)
     settings.checkpoint.keep_last = len(steps)
     with checkpoint.Saver(workdir, settings.checkpoint) as saver:
         for step in steps:

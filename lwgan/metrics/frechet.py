@@ -13,8 +13,10 @@ class Moments(NamedTuple):
     """What is kept of features, however many."""
 
     count: int
-    mean: np.ndarray  # (D,)
-    scatter: np.ndarray  # (D, D), the sum of the products of deviations
+    # (D,).
+    mean: np.ndarray
+    # (D, D), the sum of the products of deviations.
+    scatter: np.ndarray
 
     @property
     def covariance(self) -> np.ndarray:
@@ -49,8 +51,9 @@ def stream(batches: Iterable[np.ndarray]) -> Moments:
 def frechet_distance(a: Moments, b: Moments) -> float:
     """|mean difference|² + tr(A + B - 2 (A B)^½), A and B the covariances; at least 2 samples each.
 
-    The root's trace is the sum of the roots of the eigenvalues of Lᵀ B L, where A = L Lᵀ: symmetric, of
-    no more columns than A has samples, and without eigenvalues that rounding makes negative or complex.
+    The root's trace is the sum of the roots of the eigenvalues of Lᵀ B L, where A = L Lᵀ:
+    symmetric, of no more columns than A has samples, and without eigenvalues that rounding makes
+    negative or complex.
     """
     if a.count > b.count:
         a, b = b, a

@@ -1,28 +1,32 @@
 """The kernel distance of features: KID, where they are Inception's. All float64.
 
-Bińkowski et al. 2018 (arXiv:1801.01401): the unbiased estimate of the squared maximum mean discrepancy
-(Gretton et al. 2012) with the kernel (x·y / D + 1)³. It does not depend on how many pictures there are,
-and may come out below 0.
+Bińkowski et al. 2018 (arXiv:1801.01401): the unbiased estimate of the squared maximum mean
+discrepancy (Gretton et al. 2012) with the kernel (x·y / D + 1)³. It does not depend on how many
+images there are, and may come out below 0.
 """
 
 import math
 
 import numpy as np
 
-GROUPS = 20  # for the standard error
-BLOCK = 5000  # pictures of each set that are compared with each other, at most …
-LEAST = 8  # … and at least, where one set is much larger
+# For the standard error.
+GROUPS = 20
+# Images of each set that are compared with each other, at most …
+BLOCK = 5000
+# … and at least, where one set is much larger.
+LEAST = 8
 
 
 def kernel_distance(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """KID of features (N, D) and (M, D), at least 4 each, and its standard error.
 
-    All pairs of up to 5,000 pictures are compared; larger sets are cut into blocks of that size, and the
-    estimates averaged. The standard error is the jackknife's over 20 groups of pictures of a block.
+    All pairs of up to 5,000 images are compared; larger sets are cut into blocks of that size, and
+    the estimates averaged. The standard error is the jackknife's over 20 groups of images of a
+    block.
     """
     smallest = min(len(x), len(y)) // LEAST
     blocks = max(1, min(math.ceil(max(len(x), len(y)) / BLOCK), smallest))
-    # At random: sets in the order of their classes would have other pictures in each block.
+    # At random: sets in the order of their classes would have other images in each block.
     orders = (np.random.default_rng(0).permutation(len(z)) for z in (x, y))
     parts = zip(*(np.array_split(order, blocks) for order in orders), strict=True)
     estimates, errors = np.transpose([_block(x[a], y[b]) for a, b in parts])
@@ -33,7 +37,7 @@ def _block(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     groups = min(GROUPS, len(x) // 2, len(y) // 2)
     xs, ys = (np.array_split(z.astype(np.float64), groups) for z in (x, y))
     xx, yy, xy = _sums(xs, xs), _sums(ys, ys), _sums(xs, ys)
-    # No picture is compared with itself.
+    # No image is compared with itself.
     xx[np.diag_indices(groups)] -= [_kernel(z, z, paired=True).sum() for z in xs]
     yy[np.diag_indices(groups)] -= [_kernel(z, z, paired=True).sum() for z in ys]
 

@@ -1,20 +1,26 @@
-"""What nearest neighbours in feature space tell: precision, recall, and what was learnt by heart. All float64."""
+"""What nearest neighbours in feature space tell: precision, recall, and what was learnt by heart.
+All float64.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-K = 3  # neighbours that a picture's surroundings are measured by
-ROWS, COLUMNS = 1024, 8192  # of a block of distances: 64 MiB
-SAME = 1e-6  # of the mean squared distance: what is closer is one picture twice
+# Neighbours that an image's surroundings are measured by.
+K = 3
+# Of a block of distances: 64 MiB.
+ROWS, COLUMNS = 1024, 8192
+# Of the mean squared distance: what is closer is one image twice.
+SAME = 1e-6
 
 
 def precision_and_recall(samples: np.ndarray, reals: np.ndarray, k: int = K) -> tuple[float, float]:
-    """Improved precision and recall (Kynkäänniemi et al. 2019, arXiv:1904.06991) of features (N, D), (M, D).
+    """Improved precision and recall (Kynkäänniemi et al. 2019, arXiv:1904.06991) of features (N,
+    D), (M, D).
 
-    Precision is the share of samples that lie no farther from some real picture than its k-th nearest
-    real one does; recall is the same with the sets exchanged. Each has more than ``k`` pictures.
+    Precision is the share of samples that lie no farther from some real image than its k-th nearest
+    real one does; recall is the same with the sets exchanged. Each has more than ``k`` images.
     """
     return _covered(samples, reals, k), _covered(reals, samples, k)
 
@@ -35,7 +41,7 @@ def _covered(points: np.ndarray, centres: np.ndarray, k: int) -> float:
 
 
 def _kth(rows: np.ndarray, centres: np.ndarray, k: int) -> np.ndarray:
-    """The squared distance of each row, itself one of the centres, to its k-th nearest other: (R,)."""
+    """The squared distance (R,) of each row, one of the centres, to its k-th nearest other."""
     nearest = np.empty((len(rows), 0))
     for _, part in _parts(centres, COLUMNS):
         nearest = np.hstack([nearest, _squared(rows, part)])
@@ -44,23 +50,29 @@ def _kth(rows: np.ndarray, centres: np.ndarray, k: int) -> np.ndarray:
 
 
 class Memorisation(NamedTuple):
-    """How near samples come to training pictures."""
+    """How near samples come to training images."""
 
-    nearest: np.ndarray  # int (N, K), the training pictures nearest to each sample, nearest first
-    ratios: np.ndarray  # (N,), distance to the nearest in units of its own to its nearest neighbour
-    closer: float  # share of samples closer to it than that neighbour is
-    closer_if_new: float  # the same share of pictures of the same kind that were not learnt from
-    copies: float  # share of samples closer than all but one in twenty of such pictures come
+    # Int (N, K), the training images nearest to each sample, nearest first.
+    nearest: np.ndarray
+    # (N,), distance to the nearest in units of its own to its nearest neighbour.
+    ratios: np.ndarray
+    # Share of samples closer to it than that neighbour is.
+    closer: float
+    # The same share of images of the same kind that were not learnt from.
+    closer_if_new: float
+    # Share of samples closer than all but one in twenty of such images come.
+    copies: float
 
 
 def memorisation(samples: np.ndarray, training: np.ndarray, mirrored: np.ndarray) -> Memorisation:
-    """Of features of samples (N, D), of training pictures (M, D) and of their mirror images (M, D); M > K.
+    """Of features of samples (N, D), of training images (M, D) and of their mirror images (M, D); M
+    > K.
 
-    "Closer than that picture's own nearest neighbour" is the test of Alaa et al. 2022 (arXiv:2102.08921).
-    Now and then it strikes new pictures, too; how often, and how near they come, is seen from every
-    training picture in turn, compared with the others. Distances are to a picture or to its mirror
-    image, whichever is nearer; a picture that is there twice, or mirrored too, counts once. Where all are
-    the same but K, nothing can be said: NaN.
+    "Closer than that image's own nearest neighbour" is the test of Alaa et al. 2022
+    (arXiv:2102.08921). Now and then it strikes new images, too; how often, and how near they come,
+    is seen from every training image in turn, compared with the others. Distances are to an image
+    or to its mirror image, whichever is nearer; an image that is there twice, or mirrored too,
+    counts once. Where all are the same but K, nothing can be said: NaN.
     """
     once = _without_doubles(training, mirrored)
     training, mirrored = training[once], mirrored[once]
@@ -72,7 +84,7 @@ def memorisation(samples: np.ndarray, training: np.ndarray, mirrored: np.ndarray
     indices, distances = _nearest(samples, training, mirrored)
     own_indices, own = _nearest(training, training, mirrored, among_themselves=True)
     ratios = distances[:, 0] / own[indices[:, 0], 0]
-    # The nearest neighbour of a picture's neighbour, were the picture itself not there.
+    # The nearest neighbour of an image's neighbour, were the image itself not there.
     neighbour = own_indices[:, 0]
     is_itself = own_indices[neighbour, 0] == np.arange(len(training))
     new_ratios = own[:, 0] / np.where(is_itself, own[neighbour, 1], own[neighbour, 0])
@@ -86,7 +98,7 @@ def memorisation(samples: np.ndarray, training: np.ndarray, mirrored: np.ndarray
 
 
 def _without_doubles(training: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-    """The first of each picture that is there, or its mirror image, more than once: int (M',)."""
+    """The first of each image that is there, or its mirror image, more than once: int (M',)."""
     limit = SAME * 2 * training.var(0, dtype=np.float64).sum()
     kept = np.ones(len(training), bool)
     for row, rows in _parts(training, ROWS):
@@ -107,11 +119,11 @@ def _nearest(
     *,
     among_themselves: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The K nearest training pictures of each point, and their distances: (N, K) each.
+    """The K nearest training images of each point, and their distances: (N, K) each.
 
-    ``among_themselves``: the points are the training pictures, and none is its own neighbour.
+    ``among_themselves``: the points are the training images, and none is its own neighbour.
     """
-    found = []
+    blocks = []
     for row, rows in _parts(points, ROWS):
         indices, best = np.empty((len(rows), 0), int), np.empty((len(rows), 0))
         for first, part in _parts(training, COLUMNS):
@@ -125,8 +137,8 @@ def _nearest(
             best = np.hstack([best, squared])
             order = np.argsort(best, 1, kind="stable")[:, :K]
             indices, best = (np.take_along_axis(x, order, 1) for x in (indices, best))
-        found.append((indices, np.sqrt(best)))
-    indices, distances = zip(*found, strict=True)
+        blocks.append((indices, np.sqrt(best)))
+    indices, distances = zip(*blocks, strict=True)
     return np.concatenate(indices), np.concatenate(distances)
 
 

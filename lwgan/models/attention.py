@@ -1,4 +1,4 @@
-"""lightweight-gan's attention: linear over the whole picture beside softmax over each 3×3 window."""
+"""lightweight-gan's attention: linear over the whole image beside softmax over each 3×3 window."""
 
 import flax.linen as nn
 import jax
@@ -27,8 +27,8 @@ class Attention(nn.Module):
     """x + attention(ChannelNorm(x)) for (B, H, W, C), with ``heads`` of ``head_dim`` channels each.
 
     Two branches side by side: linear attention over all pixels (Katharopoulos et al. 2020, with the
-    softmaxes of Shen et al. 2018), and full attention of each pixel within its 3×3 neighbourhood, where
-    the zeros beyond the border take part as keys.
+    softmaxes of Shen et al. 2018), and full attention of each pixel within its 3×3 neighbourhood,
+    where the zeros beyond the border take part as keys.
     """
 
     heads: int
@@ -82,7 +82,7 @@ def local_attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def _shifts(x: jax.Array) -> list[jax.Array]:
-    """The nine pictures that a 3×3 window sees, row by row: (B, H, W, …) each."""
+    """The nine images that a 3×3 window sees, row by row: (B, H, W, …) each."""
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1)) + ((0, 0),) * (x.ndim - 3))
     return [x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]

@@ -11,20 +11,24 @@ from lwgan.models.layers import Conv, Decoder, Downsample, blur, leaky_relu, res
 
 
 class DiscriminatorOutput(NamedTuple):
-    """What the discriminator says of pictures, all float32."""
+    """What the discriminator says of images, all float32."""
 
-    logits: jax.Array  # (B, N): N is 1 or 25
-    side_logits: jax.Array  # (B, 1), of the 32 px head
-    painted: jax.Array  # (B, R, R, C), R = recon_size: the whole picture as the decoder sees it
-    painted_quadrant: jax.Array | None  # the same for one quadrant of the picture, from 512 px on
+    # (B, N): N is 1 or 25.
+    logits: jax.Array
+    # (B, 1), of the 32 px head.
+    side_logits: jax.Array
+    # (B, R, R, C), R = recon_size: the whole image as the decoder sees it.
+    painted: jax.Array
+    # The same for one quadrant of the image, from 512 px on.
+    painted_quadrant: jax.Array | None
 
 
 class Discriminator(nn.Module):
-    """Pictures (B, S, S, C) in [0, 1] and a quadrant -> ``DiscriminatorOutput``.
+    """Images (B, S, S, C) in [0, 1] and a quadrant -> ``DiscriminatorOutput``.
 
-    ``quadrant``, an int32 () in 0 … 3 (row by row), says which quarter the second decoder paints. The
-    features at S pixels have ``2**fmap_inverse_coef / S`` channels, at most ``fmap_max``. ``output_size``
-    1 or 5 gives 1 or 25 logits.
+    ``quadrant``, an int32 () in 0 … 3 (row by row), says which quarter the second decoder paints.
+    The features at S pixels have ``2**fmap_inverse_coef / S`` channels, at most ``fmap_max``.
+    ``output_size`` 1 or 5 gives 1 or 25 logits.
     """
 
     fmap_max: int
@@ -80,7 +84,7 @@ class Discriminator(nn.Module):
         )
 
     def _strided(self, x: jax.Array) -> jax.Array:
-        """Halves pictures of more than 256 px down to 256 px."""
+        """Halves images of more than 256 px down to 256 px."""
         while (size := x.shape[1]) > 256:
             features = self._features(256) if size == 512 else x.shape[-1]
             if self.antialias:
@@ -103,7 +107,7 @@ class Discriminator(nn.Module):
         return x.reshape(x.shape[0], -1)
 
     def _side_logits(self, images: jax.Array) -> jax.Array:
-        """The head that sees the picture at 32 px: (B, S, S, C) -> (B, 1)."""
+        """The head that sees the image at 32 px: (B, S, S, C) -> (B, 1)."""
         x = resize_nearest(images, 32)
         x = Conv(self.side_channels, 3, padding=1, dtype=self.dtype, name="side_conv")(x)
         if self.side_attention:
@@ -118,10 +122,10 @@ class Discriminator(nn.Module):
 
 
 def blocks(image_size: int) -> list[tuple[str, ...]]:
-    """The blocks from the picture on, highest resolution first: what their modules may be called.
+    """The blocks from the image on, highest resolution first: what their modules may be called.
 
-    A block halves its input, down to 8 px; its attention, if it has one, goes before. The 32 px head,
-    the logits and the decoders belong to none.
+    A block halves its input, down to 8 px; its attention, if it has one, goes before. The 32 px
+    head, the logits and the decoders belong to none.
     """
     sizes = [2**i for i in range(image_size.bit_length() - 2, 2, -1)]
     return [(f"strided_{size}", f"attention_{2 * size}", f"block_{size}") for size in sizes]

@@ -29,7 +29,7 @@ def noise_sizes(image_size: int) -> tuple[int, ...]:
 
 
 def draw_noise(keys: jax.Array, image_size: int) -> tuple[jax.Array, ...]:
-    """One picture's noise per key: (B,) keys -> a (B, S, S, 1) standard normal for each size S."""
+    """One image's noise per key: (B,) keys -> a (B, S, S, 1) standard normal for each size S."""
     sizes = noise_sizes(image_size)
     ends = list(itertools.accumulate(size**2 for size in sizes))
     # One draw for all sizes: each more would take a second to compile.
@@ -39,11 +39,11 @@ def draw_noise(keys: jax.Array, image_size: int) -> tuple[jax.Array, ...]:
 
 
 class Generator(nn.Module):
-    """Latents (B, latent_dim) and noise -> float32 pictures (B, image_size, image_size, channels).
+    """Latents (B, latent_dim) and noise -> float32 images (B, image_size, image_size, channels).
 
-    The pictures are meant for [0, 1] and not bounded. ``noise`` is what ``draw_noise`` returns.
+    The images are meant for [0, 1] and not bounded. ``noise`` is what ``draw_noise`` returns.
     A layer that puts out S pixels has ``2**(fmap_inverse_coef + 1) / S`` channels, at most
-    ``fmap_max``; from 512 px on it has ``min_channels`` (negative: the picture's, and at least 3).
+    ``fmap_max``; from 512 px on it has ``min_channels`` (negative: the image's, and at least 3).
     Collection ``batch_stats`` holds the running statistics, written when ``train``.
     """
 
@@ -113,7 +113,8 @@ class Initial(nn.Module):
 
     @nn.compact
     def __call__(self, latents: jax.Array, *, train: bool) -> jax.Array:
-        # PyTorch takes the transposed convolution's fan-in from its outputs: 2 D channels times 4×4.
+        # PyTorch takes the transposed convolution's fan-in from its outputs: 2 D channels times
+        # 4×4.
         features = 2 * self.latent_dim
         init = torch_bias(features * 16)
         kernel = self.param("kernel", init, (self.latent_dim, 4, 4, features))
@@ -145,7 +146,8 @@ class UpBlock(nn.Module):
             2 * self.features,
             4,
             padding=(2, 1),
-            train_bias=False,  # batch normalisation cancels it
+            # Batch normalisation cancels it.
+            train_bias=False,
             kernel_init=kaiming_normal,
             dtype=self.dtype,
             name="conv",

@@ -14,7 +14,7 @@ kaiming_uniform = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
 def icnr(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
     """A kernel (1, 1, C, 4 F) whose filters repeat over the four sub-pixels of a pixel shuffle.
 
-    The upsampled picture then starts free of checkerboards (Aitken et al. 2017, arXiv:1707.02937).
+    The upsampled image then starts free of checkerboards (Aitken et al. 2017, arXiv:1707.02937).
     """
     *spatial, features_in, features_out = shape
     return jnp.repeat(
@@ -45,9 +45,10 @@ def blur(x: jax.Array) -> jax.Array:
 
 
 def resize_nearest(x: jax.Array, size: int) -> jax.Array:
-    """Resizes square pictures (B, S, S, C) to (B, size, size, C), S / size or size / S whole.
+    """Resizes square images (B, S, S, C) to (B, size, size, C), S / size or size / S whole.
 
-    Takes the pixel at floor(i · S / size), as PyTorch's nearest does; ``jax.image.resize`` takes another.
+    Takes the pixel at floor(i · S / size), as PyTorch's nearest does; ``jax.image.resize`` takes
+    another.
     """
     side = x.shape[1]
     if size <= side:
@@ -69,8 +70,8 @@ class Conv(nn.Module):
     """A convolution with lightweight-gan's initialisation: Kaiming-normal kernel, PyTorch's bias.
 
     ``padding`` is zeros: one number for every side, or (before, after) for both axes.
-    ``train_bias=False`` stops the bias's gradient, for a bias that a later normalisation cancels: its
-    true gradient is zero, and Adam would turn the rounding of that zero into a random walk.
+    ``train_bias=False`` stops the bias's gradient, for a bias that a later normalisation cancels:
+    its true gradient is zero, and Adam would turn the rounding of that zero into a random walk.
     """
 
     features: int
@@ -90,7 +91,8 @@ class Conv(nn.Module):
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         pad = (self.padding,) * 2 if isinstance(self.padding, int) else self.padding
         if self.size == self.stride == 1 and not any(pad):
-            # The same, but XLA's gradient of such a convolution's kernel takes ten times as long on a CPU.
+            # The same, but XLA's gradient of such a convolution's kernel takes ten times as long on
+            # a CPU.
             y = jnp.einsum("bhwc,cf->bhwf", x, kernel[0, 0])
         else:
             y = jax.lax.conv_general_dilated(
@@ -110,8 +112,8 @@ class Conv(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalisation as in PyTorch: eps 1e-5, and a running variance that is the unbiased one.
 
-    (``flax.linen.BatchNorm`` keeps the biased variance.) In training the statistics are those of the
-    whole micro-batch over all devices of ``axis_name``; they are float32 whatever ``dtype`` is.
+    (``flax.linen.BatchNorm`` keeps the biased variance.) In training the statistics are those of
+    the whole micro-batch over all devices of ``axis_name``; they are float32 whatever ``dtype`` is.
     """
 
     axis_name: str | None
@@ -192,7 +194,9 @@ class Downsample(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Paints the picture again from a discriminator's features: (B, S, S, C) -> (B, size, size, channels)."""
+    """Paints the image again from a discriminator's features: (B, S, S, C) -> (B, size, size,
+    channels).
+    """
 
     size: int
     channels: int
@@ -211,7 +215,9 @@ class Decoder(nn.Module):
 
 
 class GlobalContext(nn.Module):
-    """Skip-layer excitation by attention pooling: (B, H, W, C) -> a gate (B, 1, 1, features) in (0, 1)."""
+    """Skip-layer excitation by attention pooling: (B, H, W, C) -> a gate (B, 1, 1, features) in (0,
+    1).
+    """
 
     features: int
     dtype: jnp.dtype = jnp.float32
@@ -226,7 +232,8 @@ class GlobalContext(nn.Module):
 
 
 class FrequencyContext(nn.Module):
-    """Skip-layer excitation by a fixed set of cosines (FCANet, Qin et al. 2021), as in lightweight-gan.
+    """Skip-layer excitation by a fixed set of cosines (FCANet, Qin et al. 2021), as in
+    lightweight-gan.
 
     (B, H, W, C) -> a gate (B, 1, 1, features) in (0, 1).
     """
@@ -244,8 +251,8 @@ class FrequencyContext(nn.Module):
 def frequency_weights(side: int, channels: int) -> jax.Array:
     """The cosines (side, side, channels) of ``FrequencyContext``.
 
-    Sixteen groups of channels take the frequencies (0, 0) … (0, 7), (0, 0) … (7, 0), vertical first;
-    the channels left over have weight zero.
+    Sixteen groups of channels take the frequencies (0, 0) … (0, 7), (0, 0) … (7, 0), vertical
+    first; the channels left over have weight zero.
     """
 
     def cosine(frequency: int) -> jax.Array:

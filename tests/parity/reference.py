@@ -1,4 +1,6 @@
-"""lightweight-gan 1.2.1 beside lwgan: the same weights in both, and how to compare what they compute."""
+"""lightweight-gan 1.2.1 beside lwgan: the same weights in both, and how to compare what they
+compute.
+"""
 
 import functools
 import sys
@@ -11,9 +13,9 @@ import jax
 import numpy as np
 import pytest
 
+from lwgan.interop.torch_weights import MODES, Imported, convert
 from lwgan.models.discriminator import Discriminator
 from lwgan.models.generator import Generator
-from lwgan.torch_weights import MODES, Imported, convert
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("kornia")
@@ -61,7 +63,9 @@ def build(
     fmap_max: int = 16,
     latent_dim: int = 16,
 ) -> Pair:
-    """Narrow networks of both packages, with random values also where training starts from 0 or 1."""
+    """Narrow networks of both packages, with random values also where training starts
+    from 0 or 1.
+    """
     torch.manual_seed(image_size)
     blur = package.Blur if antialias else torch.nn.Identity
     cuda = mock.patch.object(torch.nn.Module, "cuda", lambda module, *args: module)
@@ -99,7 +103,9 @@ def _shake(network: Any) -> None:
 
 
 def _enlarge_values(network: Any) -> None:
-    """Of linear attention: averages over all pixels, they would lie where GELU is nearly straight."""
+    """Of linear attention: averages over all pixels, they would lie where GELU is
+    nearly straight.
+    """
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
             if name.endswith("to_lin_kv.net.1.weight"):
@@ -134,7 +140,9 @@ DISCRIMINATOR_SETTINGS = (*_BOTH, "side_channels", "side_attention", "recon_size
 
 
 def gradients(gan: Any) -> Imported:
-    """The gradients that torch left at the parameters, as lwgan's trees (the statistics as they are)."""
+    """The gradients that torch left at the parameters, as lwgan's trees (the statistics as they
+    are).
+    """
     tensors = numpy_tensors(gan)
     for name, parameter in gan.named_parameters():
         if parameter.grad is None:
@@ -171,9 +179,9 @@ def assert_same(ours: Any, theirs: Any, what: str, tolerance: float = 1e-5) -> N
 def assert_same_gradients(ours: Any, theirs: Any, what: str, tolerance: float = 1e-4) -> None:
     """Equal up to ``tolerance`` times the norm of each array of the trees.
 
-    A vector (a bias, a scale, a noise gain) is measured by the norm of its whole layer: its gradient is
-    a sum over all pixels which may leave little besides rounding. Where lwgan stops a gradient on
-    purpose (``STOPPED``), it is exactly zero.
+    A vector (a bias, a scale, a noise gain) is measured by the norm of its whole layer: its
+    gradient is a sum over all pixels which may leave little besides rounding. Where lwgan stops a
+    gradient on purpose (``STOPPED``), it is exactly zero.
     """
     ours, theirs = _matched(ours, theirs)
     for path in [path for path in ours if path.endswith(STOPPED)]:

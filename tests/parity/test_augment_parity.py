@@ -10,7 +10,7 @@ import reference
 from reference import package
 from trainer import Draws, given, put_augmentation
 
-from lwgan.augment import AUGMENTATIONS, augment
+from lwgan.training.augment import AUGMENTATIONS, augment_images
 
 pytestmark = pytest.mark.parity
 
@@ -25,9 +25,9 @@ def _images(shape):
 def _theirs(draws, images, types):
     with given(draws):
         types = [name.removesuffix("_alpha") for name in types]
-        pictures = package.DiffAugment(reference.nchw(images), types=types)
+        images = package.DiffAugment(reference.nchw(images), types=types)
     assert draws.all_used()
-    return reference.nhwc(pictures)
+    return reference.nhwc(images)
 
 
 @pytest.mark.parametrize("mode", SHAPES)
@@ -62,7 +62,7 @@ def test_range_of_draws(name):
     shape = (6, 6, 3)
     draw = functools.partial(AUGMENTATIONS[name].draw, shape=shape)
     drawn = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(1), 500)))
-    # Of a cutout with the odd side of 3 pixels, the centre lies within the picture.
+    # Of a cutout with the odd side of 3 pixels, the centre lies within the image.
     values = {"cutout": range(6), "translation": range(-1, 2), "offset": range(-6, 7, 2)}
     down, right = (set(axis.tolist()) for axis in drawn.T)
     expected = set(values[name.partition("_")[0]])
@@ -84,18 +84,19 @@ def test_wrapper(mirrored):
     )
     draws = Draws()
     coin, side = map(float, jax.random.uniform(coin_key, (2,)))
-    draws.coin.put(coin, 1 - side)  # the package flips above a half, lwgan below
+    # The package flips above a half, lwgan below.
+    draws.coin.put(coin, 1 - side)
     for position, name in enumerate(types):
         position_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
         draw = functools.partial(AUGMENTATIONS[name].draw, shape=SHAPES["rgb"])
         put_augmentation(draws, name, jax.vmap(draw)(position_keys), side=32)
 
-    wrapper = package.AugWrapper(lambda pictures: pictures, 32)
+    wrapper = package.AugWrapper(lambda images: images, 32)
     with given(draws):
         theirs = wrapper(reference.nchw(images), prob=0.5, types=list(types))
     assert draws.all_used()
     coin_keys = jnp.broadcast_to(coin_key, (EXAMPLES,))
-    ours = augment(
+    ours = augment_images(
         images, keys, coin_keys, types=types, prob=0.5, hflip=True, flip_unaugmented=False
     )
     np.testing.assert_allclose(ours, reference.nhwc(theirs), rtol=0, atol=1e-6)

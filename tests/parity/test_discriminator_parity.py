@@ -29,7 +29,7 @@ CASES = {
 
 
 def _inputs(pair):
-    """Pictures, and the gradients of some loss by both kinds of logits."""
+    """Images, and the gradients of some loss by both kinds of logits."""
     data, output_size = pair.imported.settings["data"], pair.discriminator.output_size
     channels = {"grey": 1, "rgb": 3, "rgba": 4}[data["mode"]]
     shape = (2, data["image_size"], data["image_size"], channels)
@@ -39,7 +39,7 @@ def _inputs(pair):
 
 
 def _theirs(network, images, quadrant):
-    """The package's output for pictures (B, C, H, W), and the decoders' pictures by name."""
+    """The package's output for images (B, C, H, W), and the decoders' images by name."""
     painted = {}
 
     def hook(name):
@@ -67,7 +67,9 @@ def _reconstruction_loss(images, output, quadrant):
 
 @functools.cache
 def _prepared(case):
-    """The networks of a case, and lwgan's output, reconstruction loss and gradients as a function."""
+    """The networks of a case, and lwgan's output, reconstruction loss and gradients as
+    a function.
+    """
     pair = reference.build(**CASES[case])
 
     @reference.jit
@@ -107,11 +109,11 @@ def test_discriminator(case, quadrant):
         )
     reference.assert_same(ours.logits, logits.detach().numpy(), "logits")
     reference.assert_same(ours.side_logits, side_logits.detach().numpy(), "side logits")
-    reference.assert_same(ours.painted, reference.nhwc(painted["decoder1"]), "picture")
+    reference.assert_same(ours.painted, reference.nhwc(painted["decoder1"]), "image")
     assert (ours.painted_quadrant is None) == ("decoder2" not in painted)
     if ours.painted_quadrant is not None:
         theirs = reference.nhwc(painted["decoder2"])
-        reference.assert_same(ours.painted_quadrant, theirs, "picture of the quadrant")
+        reference.assert_same(ours.painted_quadrant, theirs, "image of the quadrant")
     reference.assert_same(our_loss, loss.detach().numpy(), "reconstruction loss")
     reference.assert_same_gradients(by_params, after.d_params, "gradients")
     their_gradient = reference.nhwc(their_images.grad)

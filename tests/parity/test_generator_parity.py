@@ -1,4 +1,4 @@
-"""The generator computes what lightweight-gan's does: pictures, running statistics and gradients."""
+"""The generator computes what lightweight-gan's does: images, running statistics and gradients."""
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ CASES = {
 
 
 def _inputs(generator, examples):
-    """Latents, noise, and the gradient of some loss by the pictures."""
+    """Latents, noise, and the gradient of some loss by the images."""
     latents = jax.random.normal(jax.random.key(1), (examples, generator.latent_dim))
     noise = draw_noise(jax.random.split(jax.random.key(2), examples), generator.image_size)
     shape = (examples, generator.image_size, generator.image_size, generator.channels)
@@ -33,7 +33,7 @@ def _inputs(generator, examples):
 
 
 def _theirs(network, latents, noise):
-    """The package's pictures from these latents and this noise."""
+    """The package's images from these latents and this noise."""
     drawn = {array.shape[1]: reference.nchw(array) for array in noise}
     layers = [module for module in network.modules() if isinstance(module, reference.package.Noise)]
     assert len(layers) == len(noise)
@@ -68,23 +68,23 @@ def test_training(case, examples):
     @reference.jit
     def run(params, stats, latents, noise, cotangent):
         def forward(params, latents):
-            pictures, changed = generator.apply(
+            images, changed = generator.apply(
                 {"params": params, "batch_stats": stats},
                 latents,
                 noise,
                 train=True,
                 mutable=["batch_stats"],
             )
-            return pictures, changed["batch_stats"]
+            return images, changed["batch_stats"]
 
-        pictures, backward, changed = jax.vjp(forward, params, latents, has_aux=True)
-        return pictures, changed, *backward(cotangent)
+        images, backward, changed = jax.vjp(forward, params, latents, has_aux=True)
+        return images, changed, *backward(cotangent)
 
     with jax.default_matmul_precision("highest"):
         ours, stats, by_params, by_latents = run(
             pair.imported.g_params, pair.imported.g_stats, latents, noise, cotangent
         )
-    reference.assert_same(ours, reference.nhwc(theirs), "pictures")
+    reference.assert_same(ours, reference.nhwc(theirs), "images")
     reference.assert_same(stats, after.g_stats, "running statistics")
     reference.assert_same_gradients(by_params, after.g_params, "gradients")
     reference.assert_same_gradients(by_latents, their_latents.grad.numpy(), "gradients by latents")
@@ -106,4 +106,4 @@ def test_evaluation(case):
         with jax.default_matmul_precision("highest"):
             variables = {"params": params, "batch_stats": stats}
             ours = run(variables, latents, noise, train=False)
-        reference.assert_same(ours, reference.nhwc(theirs), f"pictures of {name}")
+        reference.assert_same(ours, reference.nhwc(theirs), f"images of {name}")

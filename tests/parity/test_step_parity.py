@@ -1,4 +1,6 @@
-"""Whole steps are those of lightweight-gan's Trainer: gradients, statistics, averages and losses."""
+"""Whole steps are those of lightweight-gan's Trainer: gradients, statistics, averages
+and losses.
+"""
 
 import dataclasses
 import functools
@@ -16,18 +18,21 @@ from reference import torch
 from trainer import Draws, Trainer, put_augmentation
 
 from configs import reference as reference_config
-from lwgan import checkpoint, run, training
-from lwgan import state as state_module
-from lwgan.augment import AUGMENTATIONS
-from lwgan.import_torch import import_checkpoint
+from lwgan.interop.torch_runs import import_checkpoint
 from lwgan.keys import Draw, draw_latents, example_keys, step_key
+from lwgan.models.build import AXIS, CHANNELS
 from lwgan.models.generator import draw_noise
-from lwgan.state import AXIS, TrainState, init_state
-from lwgan.step import update
+from lwgan.runs import checkpoint
+from lwgan.runs.directory import read_run
+from lwgan.training.augment import AUGMENTATIONS
+from lwgan.training.session import recipe_of
+from lwgan.training.state import TrainState, build_gan, init_state
+from lwgan.training.step import update_networks
 
 pytestmark = pytest.mark.parity
 
-ACCUM, SIZE = 2, 2  # micro-batches, and pictures in each
+# Micro-batches, and images in each.
+ACCUM, SIZE = 2, 2
 NETWORKS = {
     "hinge": dict(image_size=32, attn=(16,), output_size=5),
     "dual_contrastive": dict(image_size=32, mode="rgba", antialias=True),
@@ -49,8 +54,10 @@ def _config(loss):
 class _Watched(NamedTuple):
     """State of an optimizer that keeps the last gradients, and that can descend plainly instead."""
 
-    rate: jax.Array  # float32 ()
-    plain: jax.Array  # bool ()
+    # float32 ().
+    rate: jax.Array
+    # bool ().
+    plain: jax.Array
     grads: Any
     inner: Any
 
@@ -82,9 +89,9 @@ def _ours(loss, with_penalty):
     """
     config = _config(loss)
     assert config.optim.learning_rate == RATE
-    gan = state_module.build(config)
+    gan = build_gan(config)
     gan = dataclasses.replace(gan, g_tx=_watched(gan.g_tx), d_tx=_watched(gan.d_tx))
-    body = functools.partial(update, gan, training.recipe(config, num_pictures=100), with_penalty)
+    body = functools.partial(update_networks, gan, recipe_of(config, num_images=100), with_penalty)
     step = jax.shard_map(
         lambda state, images: body(state, images[0]),
         mesh=Mesh(np.array(jax.devices()[:1]), (AXIS,)),
@@ -162,10 +169,10 @@ def _draws(config, step):
     """What lwgan draws in a step, for the package to draw the same."""
     draws = Draws()
     image_size = config.data.image_size
-    shape = (image_size, image_size, state_module.CHANNELS[config.data.mode])
+    shape = (image_size, image_size, CHANNELS[config.data.mode])
     types = tuple(config.augment.types)
 
-    def put_pictures(micro, latents, noise):
+    def put_images(micro, latents, noise):
         z, drawn = _draw(step, micro, latents, noise, config.model.latent_dim, image_size)
         draws.normal.put(z, *(np.moveaxis(np.asarray(x), 3, 1) for x in drawn))
 
@@ -174,26 +181,27 @@ def _draws(config, step):
         augmented, side = map(float, coins)
         draws.coin.put(augmented)
         if augmented < PROB:
-            draws.coin.put(1 - side)  # the package flips above a half, lwgan below
+            # The package flips above a half, lwgan below.
+            draws.coin.put(1 - side)
             for name, numbers in zip(types, drawn, strict=True):
                 put_augmentation(draws, name, numbers, image_size)
 
     for micro in map(jnp.int32, range(ACCUM)):
-        put_pictures(micro, Draw.D_LATENTS, Draw.D_NOISE)
+        put_images(micro, Draw.D_LATENTS, Draw.D_NOISE)
         put_view(micro, Draw.D_FAKE_AUGMENT, Draw.D_FAKE_COIN)
         put_view(micro, Draw.D_REAL_AUGMENT, Draw.D_REAL_COIN)
     for micro in map(jnp.int32, range(ACCUM)):
-        put_pictures(micro, Draw.G_LATENTS, Draw.G_NOISE)
+        put_images(micro, Draw.G_LATENTS, Draw.G_NOISE)
         put_view(micro, Draw.G_FAKE_AUGMENT, Draw.G_FAKE_COIN)
         if config.loss.kind == "dual_contrastive":
             put_view(micro, Draw.G_REAL_AUGMENT, Draw.G_REAL_COIN)
     return draws
 
 
-def _pictures(config, step):
+def _images(config, step):
     """uint8 (devices, R, A, m, H, W, C), and the same as the batches that the package reads."""
     batches = 2 if config.loss.kind == "dual_contrastive" else 1
-    size, channels = config.data.image_size, state_module.CHANNELS[config.data.mode]
+    size, channels = config.data.image_size, CHANNELS[config.data.mode]
     shape = (1, batches, ACCUM, SIZE, size, size, channels)
     ours = np.random.default_rng(step).integers(0, 256, shape, np.uint8)
     return ours, ours.reshape(-1, *shape[3:]).astype(np.float32) / 255
@@ -207,13 +215,14 @@ def _assert_same_terms(ours, theirs, tolerance, what):
 
 
 def _one_step(loss, step, folder):
-    """Compares one step; returns both packages' gradients of the discriminator and of the generator.
+    """Compares one step; returns both packages' gradients of the discriminator and of the
+    generator.
 
     With gradient descent: Adam makes whole steps of the rounding of gradients that vanish.
     """
     config = _config(loss)
     gan, advance = _ours(loss, with_penalty=step % 4 == 0)
-    ours, theirs = _pictures(config, step)
+    ours, theirs = _images(config, step)
     state = _our_state(gan, reference.build(**NETWORKS[loss]).imported, step, sgd=True)
     state, terms = advance(state, ours)
 
@@ -235,7 +244,7 @@ def _one_step(loss, step, folder):
     assert ("d/penalty" in terms) == (step % 4 == 0)
     _assert_same_terms(terms, their_terms, 1e-4, "terms")
     reference.assert_same(state.g_stats, after.g_stats, "running statistics")
-    reference.assert_same(state.ema_params, after.ema_params, "averaged generator")
+    reference.assert_same(state.ema_params, after.ema_params, "EMA generator")
     reference.assert_same(state.ema_stats, after.ema_stats, "averaged statistics")
     assert state.step == step + 1 == trainer.steps
     return {
@@ -244,14 +253,14 @@ def _one_step(loss, step, folder):
     }
 
 
-# With the penalty; without; with the copy of the averaged generator; with a move of it.
+# With the penalty; without; with the copy of the EMA generator; with a move of it.
 @pytest.mark.parametrize("steps", [(0, 4, 8), (1, 5, 9), (2, 1002, 2002), (20_010, 20_030, 20_050)])
 @pytest.mark.parametrize("loss", NETWORKS)
 def test_one_step(loss, steps, tmp_path):
     """Gradients at one of these steps, the rest at each that is tried.
 
-    A number that lies within rounding of zero before a leaky ReLU takes either slope, and the gradients
-    then differ by up to 0.4 %: seen at one step with the penalty in eight.
+    A number that lies within rounding of zero before a leaky ReLU takes either slope, and the
+    gradients then differ by up to 0.4 %: seen at one step with the penalty in eight.
     """
     for step in steps:
         grads = _one_step(loss, step, tmp_path)
@@ -269,15 +278,15 @@ def _saved_and_imported(trainer, loss, workdir):
     trainer.save(0)
     path = pathlib.Path(trainer.model_name(0))
     step = import_checkpoint(path, workdir, loss=loss, save_every=1000, freq_chan_attn=False)
-    gan = state_module.build(run.read(workdir).config)
+    gan = build_gan(read_run(workdir).config)
     return checkpoint.restore(workdir, step, jax.eval_shape(lambda: init_state(gan, 0)))
 
 
 def test_ten_steps(tmp_path):
     """From a checkpoint that the package saved, imported, with Adam.
 
-    Adam turns the rounding of a gradient that vanishes into a whole step, and the discriminator is steep
-    at first: a tenth of the usual rate keeps what comes of it below the tolerance.
+    Adam turns the rounding of a gradient that vanishes into a whole step, and the discriminator is
+    steep at first: a tenth of the usual rate keeps what comes of it below the tolerance.
     """
     loss = "hinge"
     config, rate = _config(loss), RATE / 10
@@ -288,7 +297,7 @@ def test_ten_steps(tmp_path):
     for optimizer in (trainer.GAN.G_opt, trainer.GAN.D_opt):
         optimizer.param_groups[0]["lr"] = rate
     for step in range(10):
-        ours, theirs = _pictures(config, step)
+        ours, theirs = _images(config, step)
         _, advance = _ours(loss, with_penalty=step % config.loss.gp_every == 0)
         state, terms = advance(state, ours)
         their_terms = trainer.step(_draws(config, step), theirs)

@@ -11,11 +11,14 @@ import numpy as np
 import reference
 from reference import package, torch
 
-torch.set_flush_denormal(True)  # as XLA does; faster
+# As XLA does; faster.
+torch.set_flush_denormal(True)
 
 
 class Given:
-    """Stands for a random function: returns the numbers put in, in order, and checks their shapes."""
+    """Stands for a random function: returns the numbers put in, in order, and checks
+    their shapes.
+    """
 
     def __init__(self) -> None:
         self.numbers: deque = deque()
@@ -41,11 +44,16 @@ class Draws:
     """What the package draws, by the function that it draws with."""
 
     def __init__(self) -> None:
-        self.normal = Given()  # latents and noise: torch.randn
-        self.coin = Given()  # whether to augment, whether to flip, and the quadrant: random.random
-        self.factor = Given()  # of the colours: torch.rand
-        self.place = Given()  # of cutout and translation: torch.randint
-        self.offset = Given()  # of the offsets: random.randint
+        # Latents and noise: torch.randn.
+        self.normal = Given()
+        # Whether to augment, whether to flip, and the quadrant: random.random.
+        self.coin = Given()
+        # Of the colours: torch.rand.
+        self.factor = Given()
+        # Of cutout and translation: torch.randint.
+        self.place = Given()
+        # Of the offsets: random.randint.
+        self.offset = Given()
 
     def all_used(self) -> bool:
         return not any(given.numbers for given in vars(self).values())
@@ -65,14 +73,16 @@ def fake_torch(**functions: Any) -> types.ModuleType:
 
 @contextlib.contextmanager
 def given(draws: Draws) -> Iterator[None]:
-    """Within this, the package draws what ``draws`` holds and finds a CPU where it asks for a GPU."""
+    """Within this, the package draws what ``draws`` holds and finds a CPU where it asks
+    for a GPU.
+    """
     networks = fake_torch(randn=draws.normal.tensor, device=lambda *args: torch.device("cpu"))
-    pictures = fake_torch(rand=draws.factor.tensor, randint=draws.place.integers)
+    images = fake_torch(rand=draws.factor.tensor, randint=draws.place.integers)
     augmentations = "lightweight_gan.diff_augment"
     with (
         mock.patch.object(package, "torch", networks),
         mock.patch.object(package, "random", draws.coin.scalar),
-        mock.patch(f"{augmentations}.torch", pictures),
+        mock.patch(f"{augmentations}.torch", images),
         mock.patch(f"{augmentations}.random", types.SimpleNamespace(randint=draws.offset.scalar)),
         mock.patch.object(torch.Tensor, "cuda", lambda tensor, *args: tensor),
     ):
@@ -80,7 +90,7 @@ def given(draws: Draws) -> Iterator[None]:
 
 
 def put_augmentation(draws: Draws, name: str, drawn: Any, side: int) -> None:
-    """Lets the package draw what lwgan drew for one augmentation of pictures of ``side`` pixels.
+    """Lets the package draw what lwgan drew for one augmentation of images of ``side`` pixels.
 
     ``drawn`` is what ``AUGMENTATIONS[name].draw`` returns, for a batch.
     """
@@ -101,7 +111,8 @@ class Trainer(package.Trainer):
     def __init__(self, base_dir: Any, **options: Any) -> None:
         self.terms: dict[str, list[float]] = {}
         super().__init__(base_dir=base_dir, use_aim=False, **options)
-        blur = mock.patch.object(package, "Blur", package.Blur)  # which init_GAN overwrites
+        # Which init_GAN overwrites.
+        blur = mock.patch.object(package, "Blur", package.Blur)
         cuda = mock.patch.object(torch.nn.Module, "cuda", lambda module, *args: module)
         with blur, cuda:
             self.init_GAN()
@@ -119,10 +130,10 @@ class Trainer(package.Trainer):
         if output[-1] is not None and torch.is_tensor(output[-1]):
             self.keep("d/reconstruction", output[-1].item())
 
-    def step(self, draws: Draws, pictures: Iterable[np.ndarray]) -> dict[str, float]:
+    def step(self, draws: Draws, images: Iterable[np.ndarray]) -> dict[str, float]:
         """One step with these draws on these batches (B, H, W, C), and the means of its terms."""
         self.terms = {}
-        self.loader = map(reference.nchw, pictures)
+        self.loader = map(reference.nchw, images)
         with given(draws), self._kept_losses():
             self.train()
         assert draws.all_used() and next(self.loader, None) is None

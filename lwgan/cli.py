@@ -1,0 +1,252 @@
+"""What all commands share: flags, one line for a user's error, exit codes.
+
+A command is a function that defines flags and one that runs with them; the flags are the command's
+own, so that commands can be imported and called side by side.
+"""
+
+import contextlib
+import pathlib
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from lwgan.errors import Interrupted, UserError
+from lwgan.runs import log
+
+if TYPE_CHECKING:
+    from lwgan.runs.directory import Run
+    from lwgan.sampling.trained import Trained
+
+# Exit codes; 0: finished, 1: anything else.
+USER_ERROR, INTERRUPTED = 2, 75
+# That --seeds may name.
+MAX_SEEDS = 10**6
+
+Flags = flags.FlagValues
+
+
+def run(
+    define_flags: Callable[[Flags], None],
+    command: Callable[[Flags], None],
+    argv: Sequence[str] | None = None,
+    *,
+    takes_config: bool = False,
+) -> None:
+    """Parses the flags, runs the command, and exits with the code of what happened, unless it
+    finished.
+
+    Args:
+      define_flags: defines the command's flags.
+      command: does what they ask for; ``--help`` begins with the docstring of its module.
+      argv: the program and its arguments; those of this process by default.
+      takes_config: whether the command has ``--config``, for ``config`` to read.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    values = Flags()
+    define_flags(values)
+    if {"--help", "-h"} & set(argv):
+        doc = sys.modules[command.__module__].__doc__.strip()
+        print(doc + "\n" + values.get_help(include_special_flags=False))
+        return
+    log.start()
+    try:
+        with _interrupted_without_traceback():
+            if takes_config:
+                _define_config(values, argv)
+            _parse(values, argv)
+            command(values)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    except Interrupted as end:
+        print(f"interrupted: {end}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _interrupted_without_traceback() -> Iterator[None]:
+    """Ctrl-C ends the process as it ends others; training has a handler of its own."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def config(values: Flags) -> ConfigDict:
+    """The settings that the flags ask for.
+
+    Raises:
+      UserError: there is neither ``--config`` nor a run in ``--workdir``.
+    """
+    settings = values["config"].value
+    if settings is None:
+        raise UserError(
+            "--config", None, "must name a file of settings", "try configs/quickstart.py"
+        )
+    return settings
+
+
+def workdir(values: Flags) -> str:
+    """``--workdir``, or runs/<config>, or runs/<config>-<argument>."""
+    if values["workdir"].value:
+        return values["workdir"].value
+    path, _, argument = config_flags.get_config_filename(values["config"]).partition(":")
+    return str(pathlib.Path("runs", "-".join(filter(None, [pathlib.Path(path).stem, argument]))))
+
+
+def define_run_flags(values: Flags) -> None:
+    """The flags of all commands that read a run: what they open, and where they write."""
+    flags.DEFINE_string("workdir", None, "The run directory.", flag_values=values)
+    flags.DEFINE_string(
+        "out",
+        None,
+        "Directory to write to, made if missing; one in the run by default.",
+        flag_values=values,
+    )
+
+
+def open_run(values: Flags) -> "Run":
+    """The run in ``--workdir``.
+
+    Raises:
+      UserError: there is none.
+    """
+    from lwgan.runs.directory import read_run
+
+    if not values.workdir:
+        raise UserError(
+            "--workdir", None, "must name a run directory", "for example runs/quickstart"
+        )
+    return read_run(pathlib.Path(values.workdir).expanduser())
+
+
+def load_trained(values: Flags, step: int | None, weights: str) -> "Trained":
+    """The generator of the run in ``--workdir`` at a checkpoint, the newest by default.
+
+    Raises:
+      UserError: there is no such run or checkpoint.
+    """
+    from lwgan.sampling import trained
+
+    return trained.load(open_run(values).workdir, step, weights)
+
+
+@contextlib.contextmanager
+def output(
+    values: Flags, default: pathlib.Path, names: Iterable[str], within: str = ""
+) -> Iterator[pathlib.Path]:
+    """A directory without any of these files, for them: ``--out``/``within``, or ``default``.
+
+    Raises:
+      UserError: it cannot be made or written to.
+    """
+    from lwgan.runs import files
+
+    folder = pathlib.Path(values.out).expanduser() / within if values.out else default
+    folder = files.new_directory(folder, names, "--out")
+    with files.writing(folder, "--out"):
+        yield folder
+
+
+def parse_seeds(flag: str, text: str) -> list[int]:
+    """The seeds that a text names, in its order: 0-63, or 1,5,9, or both.
+
+    Raises:
+      UserError: it names none, or others than 0 … 2³² - 1.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        digits = first.isdecimal() and (last.isdecimal() or not dash)
+        start, stop = (int(first), int(last or first)) if digits else (0, -1)
+        if not (start <= stop < 2**32 and len(seeds) + stop - start < MAX_SEEDS):
+            raise UserError(
+                flag,
+                text,
+                f"must be at most {MAX_SEEDS} numbers from 0 to {2**32 - 1}",
+                "write 0-63 or 1,5,9",
+            )
+        seeds += range(start, stop + 1)
+    return seeds
+
+
+def _define_config(values: Flags, argv: list[str]) -> None:
+    """Defines ``--config``, a file; without it the start are the settings of the run in workdir."""
+    file, run_directory = _value_of("config", argv), _value_of("workdir", argv)
+    options = {"flag_values": values, "sys_argv": argv}
+    if file is None and run_directory is not None:
+        from lwgan.runs.directory import read_run
+
+        own = read_run(pathlib.Path(run_directory).expanduser()).config
+        # It reads the overrides at once.
+        with _flag_errors(argv):
+            config_flags.DEFINE_config_dict("config", own, "Settings to change.", **options)
+    elif file is None or pathlib.Path(file.partition(":")[0]).is_file():
+        config_flags.DEFINE_config_file("config", None, "A file of settings.", **options)
+    else:
+        raise UserError("--config", file, "there is no such file", "try configs/quickstart.py")
+
+
+def _value_of(name: str, argv: list[str]) -> str | None:
+    for argument, following in zip(argv, [*argv[1:], None], strict=True):
+        flag, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and flag == name:
+            return value if equals else following
+    return None
+
+
+def _parse(values: Flags, argv: list[str]) -> None:
+    with _flag_errors(argv):
+        rest = values(argv)[1:]
+    if rest:
+        raise UserError(
+            "argument", rest[0], "is not a flag", "settings are --config.group.name=value"
+        )
+
+
+@contextlib.contextmanager
+def _flag_errors(argv: list[str]) -> Iterator[None]:
+    """Whatever is wrong with the flags is the user's to mend."""
+    try:
+        yield
+    # absl and ml_collections raise many kinds.
+    except Exception as error:
+        what, value, reason = _blamed(argv, str(error))
+        hint = "see --help, and python -m lwgan.settings for the settings"
+        raise UserError(what, value, reason, hint) from None
+
+
+def _blamed(argv: list[str], message: str) -> tuple[str, str | None, str]:
+    """The flag and value that an error speaks of, and what is wrong with them."""
+    # The last line says it; before it may come the traceback of a config file.
+    lines = message.replace("\\n", "\n").strip(" '\".\n").splitlines()
+    reason = lines[-1] if lines else "cannot be read"
+    if len(lines) == 1 and reason.isidentifier():
+        # A KeyError.
+        reason = f"there is no setting '{reason}'"
+    reason += "'" * (reason.count("'") % 2)
+    named = re.match(r"flag (--[\w.]+)=(.*?): (.+)", reason)
+    if named:
+        return named[1], named[2], named[3]
+    # Of several names the last is the user's: Did you mean "train" instead of "trian"?
+    names = re.findall(r"(?:['\"]|--)([\w.]+)", reason)
+    for argument in argv[1:]:
+        name, _, value = argument.lstrip("-").partition("=")
+        if names and names[-1] in (name, *name.split(".")):
+            return f"--{name}", value, reason
+    overrides = [argument for argument in argv[1:] if argument.startswith("--config.")]
+    if len(overrides) == 1 and "Error" not in reason:
+        name, _, value = overrides[0].partition("=")
+        return name, value, reason
+    # An error in the file.
+    return "--config", _value_of("config", argv), reason

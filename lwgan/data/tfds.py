@@ -1,0 +1,124 @@
+"""Datasets of TensorFlow Datasets."""
+
+import difflib
+import functools
+import hashlib
+import io
+import os
+import struct
+from typing import TYPE_CHECKING
+
+from ml_collections import ConfigDict
+from PIL import Image
+
+from lwgan.data.source import Extent, Source, bytes_at
+from lwgan.errors import UserError
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+
+def open_tfds(data: ConfigDict) -> Source:
+    """A dataset of TensorFlow Datasets by ``data.name`` and ``data.split``; labels are ignored.
+
+    Downloaded and prepared first where it is not yet. Its TFRecord files are read by position, for
+    TFDS itself reads them from the start only.
+
+    Raises:
+      UserError: no such name or split, no images in it, or neither prepared nor to be downloaded.
+    """
+    builder = _find_builder(data)
+    if not builder.data_path.exists():
+        _prepare_tfds(builder, data)
+    try:
+        split = builder.info.splits[data.split]
+    except (ValueError, KeyError) as error:
+        hint = f"choose from {', '.join(builder.info.splits)}, or a part such as train[:10%]"
+        raise UserError("data.split", data.split, _first_line(error), hint) from None
+    image_key = _image_key(builder, data)
+    records = [
+        (part.filename, extent)
+        for part in split.file_instructions
+        for extent in _records(part.filename)[part.skip :][: part.take if part.take >= 0 else None]
+    ]
+    digest = hashlib.sha256(f"{builder.info.full_name} {data.split}".encode())
+    digest.update(repr([extent.size for _, extent in records]).encode())
+
+    def read(index: int) -> Image.Image:
+        import tensorflow as tf
+
+        name, extent = records[index]
+        with open(name, "rb") as file:
+            example = tf.train.Example.FromString(bytes_at(file.fileno(), extent))
+        return Image.open(io.BytesIO(example.features.feature[image_key].bytes_list.value[0]))
+
+    names = [f"{data.name}, image {number} of {data.split}" for number in range(len(records))]
+    return Source(names, digest.hexdigest(), read)
+
+
+def _find_builder(data: ConfigDict) -> "tfds.core.DatasetBuilder":
+    """What TFDS knows of ``data.name``."""
+    import tensorflow_datasets as tfds
+
+    if not data.name:
+        raise UserError("data.name", data.name, "names no dataset", "for example oxford_flowers102")
+    try:
+        return tfds.builder(data.name, data_dir=data.data_dir or None)
+    except tfds.core.registered.DatasetNotFoundError:
+        near = difflib.get_close_matches(data.name.split("/")[0], tfds.list_builders(), 3, 0.4)
+        catalog = "see https://www.tensorflow.org/datasets/catalog"
+        hint = f"did you mean {' or '.join(near)}?" if near else catalog
+        raise UserError("data.name", data.name, "TFDS has no such dataset", hint) from None
+    # Of a version or a configuration that does not exist.
+    except (ValueError, RuntimeError, AssertionError) as error:
+        raise UserError("data.name", data.name, _first_line(error), "leave that part out") from None
+
+
+def _image_key(builder: "tfds.core.DatasetBuilder", data: ConfigDict) -> str:
+    """The feature that holds the images of a prepared dataset."""
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features)
+    keys = [key for key, kind in features.items() if isinstance(kind, tfds.features.Image)]
+    if not keys:
+        raise UserError("data.name", data.name, "has no images", "name a dataset of images")
+    file_format = builder.info.file_format.value
+    if file_format != "tfrecord":
+        hint = "prepare it with file_format='tfrecord'"
+        raise UserError("data.name", data.name, f"is prepared as {file_format}", hint)
+    return keys[0]
+
+
+def _prepare_tfds(builder: "tfds.core.DatasetBuilder", data: ConfigDict) -> None:
+    """Downloads and prepares, after a probe: without a network TFDS itself tries for minutes."""
+    import requests
+
+    problem = f"is not prepared in {builder.data_path.parent}, and cannot be downloaded"
+    hint = "prepare it where there is a network, and name its folder with --config.data.data_dir=…"
+    try:
+        requests.head("https://storage.googleapis.com", timeout=5)
+        builder.download_and_prepare()
+    except requests.RequestException as error:
+        reason = type(error).__name__
+        raise UserError("data.name", data.name, f"{problem} ({reason})", hint) from None
+    # Each dataset fails in its own way.
+    except Exception as error:
+        raise UserError(
+            "data.name", data.name, f"{problem} ({_first_line(error)})", hint
+        ) from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _records(path: str) -> list[Extent]:
+    """Where records lie in a TFRecord file: each is a length, its checksum, the bytes, theirs."""
+    extents = []
+    with open(path, "rb") as file:
+        while head := file.read(12):
+            (size,) = struct.unpack("<Q", head[:8])
+            extents.append(Extent(file.tell(), size))
+            file.seek(size + 4, os.SEEK_CUR)
+    return extents
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

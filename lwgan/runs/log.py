@@ -1,0 +1,57 @@
+"""The log's look: a line for each message, and the libraries' own only from warnings on."""
+
+import contextlib
+import logging as python_logging
+import os
+import pathlib
+from collections.abc import Iterator
+
+from absl import flags, logging
+
+import lwgan
+
+_OWN = str(pathlib.Path(lwgan.__file__).parent)
+
+
+def start() -> None:
+    """Shows messages of lwgan on the terminal; before TensorFlow is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    # Commands have flags of their own; without this, absl warns of each message.
+    flags.FLAGS.mark_as_parsed()
+    logging.set_verbosity(logging.INFO)
+    logging.use_absl_handler()
+    _dress(logging.get_absl_handler())
+
+
+@contextlib.contextmanager
+def to_file(path: pathlib.Path) -> Iterator[None]:
+    """Appends the log to a file as well; where that fails, to the terminal only."""
+    handler = python_logging.FileHandler(path)
+    # A full disk.
+    handler.handleError = lambda record: None
+    _dress(handler)
+    logger = logging.get_absl_logger()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        with contextlib.suppress(OSError):
+            handler.close()
+
+
+def _dress(handler: python_logging.Handler) -> None:
+    handler.setFormatter(python_logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    handler.addFilter(_worth_reading)
+
+
+def _worth_reading(record: python_logging.LogRecord) -> bool:
+    own = record.pathname.startswith(_OWN) or "site-packages" not in record.pathname
+    if own or record.levelno >= python_logging.WARNING:
+        return True
+    # Reports of progress.
+    if "/clu/platform/" in record.pathname.replace(os.sep, "/"):
+        record.msg = str(record.msg).removeprefix("Setting work unit notes: ")
+        return True
+    return False

@@ -1,0 +1,153 @@
+"""Which checkpoints a run has, and whether they are whole: every file as the manifest says.
+
+The manifest, the checksums of a checkpoint's files, is written last.
+"""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+
+from absl import logging
+
+from lwgan.errors import UserError
+from lwgan.runs.files import move_aside
+
+MANIFEST = "manifest.json"
+_UNFINISHED = f"{MANIFEST} is missing"
+
+
+def numbered(folder: pathlib.Path) -> list[int]:
+    """The numbers that name directories, in order."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+
+
+def saved_steps(workdir: pathlib.Path) -> list[int]:
+    """The steps that have a checkpoint, whole or damaged, in order."""
+    return numbered(workdir / "checkpoints")
+
+
+def saved_metrics(workdir: pathlib.Path, step: int) -> dict[str, float]:
+    """The metrics at a checkpoint; none at step 0."""
+    path = workdir / "checkpoints" / str(step) / "meta" / "metadata"
+    return json.loads(path.read_text()).get("metrics", {}) if path.exists() else {}
+
+
+def checksums(folder: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of every file below a checkpoint, by its path within."""
+    checksums = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in (MANIFEST, MANIFEST + ".part"):
+            with path.open("rb") as file:
+                checksums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return checksums
+
+
+def damage(workdir: pathlib.Path, step: int) -> str:
+    """What is the matter with a checkpoint, in a few words; empty if it is whole.
+
+    It is whole if every file has the checksum of the manifest, which is written last. (The first
+    ones had none, and did not say so: they are whole if their settings can be read.)
+    """
+    folder = workdir / "checkpoints" / str(step)
+    try:
+        if not (folder / MANIFEST).exists():
+            meta = json.loads((folder / "meta" / "metadata").read_text())
+            return _UNFINISHED if "manifest" in meta else ""
+        expected = json.loads((folder / MANIFEST).read_text())
+        actual = checksums(folder)
+        wrong = [name for name in expected if expected[name] != actual.get(name)]
+    except (OSError, ValueError) as error:
+        return f"it cannot be read: {' '.join(str(error).split())}"
+    return f"{wrong[0]} is {'damaged' if wrong[0] in actual else 'missing'}" if wrong else ""
+
+
+def examine(workdir: pathlib.Path) -> tuple[list[int], dict[int, str]]:
+    """The steps of checkpoints up to the newest whole one, and what is the matter with newer ones.
+
+    There are no steps if its first save was cut short.
+
+    Raises:
+      UserError: there are checkpoints, and none is whole.
+    """
+    there = saved_steps(workdir)
+    reasons: dict[int, str] = {}
+    while there and (reason := damage(workdir, there[-1])):
+        reasons[there.pop()] = reason
+    first_save_was_cut = list(reasons.values()) == [_UNFINISHED]
+    if reasons and not there and not first_save_was_cut:
+        raise _nothing_whole("--workdir", workdir, max(reasons), reasons[max(reasons)])
+    return there, reasons
+
+
+def set_damaged_aside(workdir: pathlib.Path, reasons: Mapping[int, str]) -> None:
+    """Names damaged checkpoints and moves them to ``damaged/``, so that their steps can be saved
+    again.
+
+    ``reasons`` are those that ``examine`` found.
+    """
+    last = max(set(saved_steps(workdir)) - set(reasons), default=0)
+    for step, reason in reasons.items():
+        logging.warning("Checkpoint %d is damaged (%s): going on from %d", step, reason, last)
+        target = workdir / "damaged" / str(step)
+        target.parent.mkdir(exist_ok=True)
+        if target.exists():
+            move_aside(target)
+        (workdir / "checkpoints" / str(step)).rename(target)
+
+
+def whole_steps(workdir: pathlib.Path) -> list[int]:
+    """The steps that have a whole checkpoint, in order; those that are damaged are named.
+
+    Raises:
+      UserError: there is no checkpoint, or none that is whole.
+    """
+    there = saved_steps(workdir)
+    if not there:
+        raise _none_yet("--workdir", workdir)
+    reasons = {step: damage(workdir, step) for step in there}
+    for step, reason in reasons.items():
+        if reason:
+            logging.warning("Checkpoint %d is damaged (%s): left out", step, reason)
+    whole = [step for step in there if not reasons[step]]
+    if not whole:
+        raise _nothing_whole("--workdir", workdir, there[0], reasons[there[0]])
+    return whole
+
+
+def resolve_step(workdir: pathlib.Path, step: int | None, flag: str = "--workdir") -> int:
+    """``step`` if it has a whole checkpoint, or the newest that has; ``flag`` names the run.
+
+    Raises:
+      UserError: there is no such checkpoint, or none.
+    """
+    there = saved_steps(workdir)
+    if not there:
+        raise _none_yet(flag, workdir)
+    if step is not None and step not in there:
+        raise UserError(
+            "--step", step, "has no checkpoint", f"choose from {', '.join(map(str, there))}"
+        )
+    candidates = [step] if step is not None else reversed(there)
+    for candidate in candidates:
+        reason = damage(workdir, candidate)
+        if not reason:
+            return candidate
+        logging.warning("Checkpoint %d is damaged (%s)", candidate, reason)
+    if step is None:
+        raise _nothing_whole(flag, workdir, candidate, reason)
+    raise UserError("--step", step, f"is damaged ({reason})", "choose another")
+
+
+def _none_yet(flag: str, workdir: pathlib.Path) -> UserError:
+    return UserError(flag, str(workdir), "this run has no checkpoint yet", "train it first")
+
+
+def _nothing_whole(flag: str, workdir: pathlib.Path, step: int, reason: str) -> UserError:
+    return UserError(
+        flag,
+        str(workdir),
+        f"no checkpoint is whole (of {step}, {reason})",
+        "bring back a copy of one, or start over with --fresh",
+    )

@@ -1,0 +1,162 @@
+"""From latents to images."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lwgan.errors import UserError
+from lwgan.keys import Draw, draw_latents, image_keys
+from lwgan.models.build import Params
+from lwgan.models.generator import Generator, draw_noise, noise_sizes
+
+
+class Draws(NamedTuple):
+    """Whose random numbers: image ``numbers[i]`` of ``seeds[i]``, int32 and uint32 (B,)."""
+
+    seeds: np.ndarray
+    numbers: np.ndarray
+
+    @classmethod
+    def of_seed(cls, seed: int, count: int, first: int = 0) -> "Draws":
+        """Images ``first`` … of one seed.
+
+        Raises:
+          UserError: there are none, or there is no such seed.
+        """
+        if count < 1:
+            raise UserError("num_images", count, "must be at least 1", "ask for more")
+        if not 0 <= seed < 2**32:
+            raise UserError("seed", seed, f"must be from 0 to {2**32 - 1}", "choose another")
+        return cls(np.full(count, seed, np.uint32), np.arange(first, first + count, dtype=np.int32))
+
+    def part(self, where: slice) -> "Draws":
+        """Some of them."""
+        return Draws(self.seeds[where], self.numbers[where])
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawnLatents:
+    """Latents (B, latent_dim) of which only the slice that is asked for is drawn."""
+
+    draws: Draws
+    latent_dim: int
+
+    def __len__(self) -> int:
+        return len(self.draws.seeds)
+
+    def __getitem__(self, where: slice) -> np.ndarray:
+        return np.asarray(_latents(self.latent_dim, *self.draws.part(where)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sampler:
+    """A generator with its weights, in evaluation mode and float32 products."""
+
+    generator: Generator
+    params: Params
+    stats: Params
+
+    def __call__(
+        self, latents: np.ndarray, seed: int | None = 0, batch_size: int = 16, first: int = 0
+    ) -> np.ndarray:
+        """float32 (B, H, W, C), not clipped, of latents (B, latent_dim).
+
+        The noise inputs are those of images ``first`` … of the seed, so that neither the batch size
+        nor the other images change one; without a seed (None) they are zero.
+
+        Raises:
+          UserError: the latents have another shape, or are no numbers.
+        """
+        latents, dim = np.asarray(latents), self.generator.latent_dim
+        if latents.shape[1:] != (dim,) or not len(latents) or latents.dtype.kind not in "fiu":
+            given = f"{latents.dtype} {latents.shape}"
+            raise UserError("latents", given, f"must be numbers (B, {dim})", "mend them")
+        noise = None if seed is None else Draws.of_seed(seed, len(latents), first)
+        return np.stack(list(self.stream(latents, noise, batch_size)))
+
+    def sample(self, seed: int = 0, num_images: int = 16, truncation: float = 1.0) -> np.ndarray:
+        """The first images of a seed: uint8 (B, H, W, C).
+
+        ``truncation`` multiplies the latents; with 0, only the noise inputs differ. What follows
+        the first layer is normalised: do not expect likelier images of 0.7, as in networks without
+        that.
+        """
+        return np.stack(list(self.samples(seed, num_images, truncation=truncation)))
+
+    def samples(
+        self, seed: int, num_images: int, batch_size: int = 16, truncation: float = 1.0
+    ) -> Iterator[np.ndarray]:
+        """As ``sample``, one image after the other: uint8 (H, W, C)."""
+        draws = Draws.of_seed(seed, num_images)
+        latents = DrawnLatents(draws, self.generator.latent_dim)
+        return map(to_uint8, self.stream(latents, draws, batch_size, truncation))
+
+    def latents(self, seed: int, count: int, first: int = 0) -> jax.Array:
+        """The latents of images ``first`` … of a seed: float32 (count, latent_dim)."""
+        return _latents(self.generator.latent_dim, *Draws.of_seed(seed, count, first))
+
+    def stream(
+        self,
+        latents: np.ndarray | jax.Array | DrawnLatents,
+        noise: Draws | None,
+        batch_size: int = 16,
+        truncation: float = 1.0,
+    ) -> Iterator[np.ndarray]:
+        """One image after the other, float32 (H, W, C), not clipped; two batches are in memory.
+
+        ``latents`` (B, latent_dim) may be anything with a length and slices; without ``noise`` the
+        noise inputs are zero.
+        """
+        count, size = len(latents), min(batch_size, len(latents))
+        before = None
+        for first in range(0, count, size):
+            where = slice(first, min(first + size, count))
+            # One shape, so that one program is compiled.
+            missing = (0, first + size - where.stop)
+            padded = np.pad(np.asarray(latents[where], np.float32), (missing, (0, 0)), "edge")
+            drawn = None
+            if noise is not None:
+                drawn = Draws(*(np.pad(each, missing, "edge") for each in noise.part(where)))
+            batch = _generate(
+                self.generator, self.params, self.stats, padded * np.float32(truncation), drawn
+            )
+            # While the device is at work on the next.
+            if before is not None:
+                yield from np.asarray(before)
+            before = batch
+        yield from np.asarray(before)[: where.stop - where.start]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _latents(latent_dim: int, seeds: jax.Array, numbers: jax.Array) -> jax.Array:
+    return draw_latents(image_keys(seeds, Draw.SAMPLE_LATENTS, numbers), latent_dim)
+
+
+def generate(
+    generator: Generator, params: Params, stats: Params, latents: jax.Array, noise: Draws | None
+) -> jax.Array:
+    """float32 (B, S, S, C), not clipped, of latents (B, latent_dim) and whose noise it is."""
+    if noise is None:
+        drawn = tuple(
+            jnp.zeros((len(latents), size, size, 1)) for size in noise_sizes(generator.image_size)
+        )
+    else:
+        keys = image_keys(noise.seeds, Draw.SAMPLE_NOISE, noise.numbers)
+        drawn = draw_noise(keys, generator.image_size)
+    with jax.default_matmul_precision("highest"):
+        return generator.apply(
+            {"params": params, "batch_stats": stats}, latents, drawn, train=False
+        )
+
+
+_generate = jax.jit(generate, static_argnums=0)
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """Images of any range, clipped to [0, 1] and rounded to 0 … 255."""
+    return np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)

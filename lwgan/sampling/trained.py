@@ -1,0 +1,57 @@
+"""The generator of a run, as one of its checkpoints has it."""
+
+import dataclasses
+import os
+import pathlib
+
+from lwgan.errors import UserError
+from lwgan.models.build import build_generator, generator_shapes
+from lwgan.runs import checkpoint, manifest
+from lwgan.runs.directory import Run, read_run
+from lwgan.sampling.sampler import Sampler
+
+WEIGHTS = ("ema", "raw")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained(Sampler):
+    """A sampler, and what it comes from."""
+
+    run: Run
+    step: int
+    # "ema": the EMA generator; "raw": the live one.
+    weights: str
+
+
+def load(workdir: str | os.PathLike, step: int | None = None, weights: str = "ema") -> Trained:
+    """The EMA generator ("ema") or the live one ("raw") of a run, at its newest checkpoint or
+    another.
+
+    ``load(workdir).sample(seed=7, num_images=16)`` is uint8 (B, H, W, C), and calling it with
+    latents (B, latent_dim) gives float32 (B, H, W, C).
+
+    Raises:
+      UserError: there is no such run or checkpoint.
+    """
+    if weights not in WEIGHTS:
+        raise UserError("weights", weights, f"must be one of {', '.join(WEIGHTS)}", "choose one")
+    this_run = read_run(pathlib.Path(workdir).expanduser())
+    return load_step(this_run, manifest.resolve_step(this_run.workdir, step), weights)
+
+
+def load_step(this_run: Run, step: int, weights: str) -> Trained:
+    """The generator at a checkpoint that is whole.
+
+    Raises:
+      UserError: the checkpoint is of other networks than the run's settings.
+    """
+    generator = build_generator(this_run.config)
+    like = generator_shapes(generator)
+    try:
+        variables = checkpoint.restore_generator(this_run.workdir, step, like, weights)
+    except ValueError as error:
+        raise UserError(
+            "--workdir", str(this_run.workdir), str(error), "bring back its own config.json"
+        ) from None
+    params, stats = variables["params"], variables["batch_stats"]
+    return Trained(generator, params, stats, this_run, step, weights)

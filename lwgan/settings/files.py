@@ -1,0 +1,59 @@
+"""Settings as JSON, what older runs lack, and what has changed between two starts."""
+
+import json
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lwgan.settings.defaults import by_full_name, flatten
+
+# Settings that runs of earlier versions lack, with the value of what those runs did.
+ADDED = {
+    "data": {"name": "", "split": "train", "data_dir": "", "holdout": 0.0},
+    "eval": {
+        "every": 0,
+        "metrics": ("kid", "fid", "pr"),
+        "num_images": 2048,
+        "features": "inception",
+        "weights": "",
+        "resize": "clean",
+        "background": "white",
+    },
+    "optim": {"freeze_d": 0},
+    "train": {"max_recoveries": 3},
+}
+
+
+def to_json(config: ConfigDict) -> str:
+    """The settings as readable JSON."""
+    return json.dumps(config.to_dict(), indent=2, default=list) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """Settings from ``to_json``'s text, lists as tuples, with what an earlier version lacked."""
+    groups = {group: dict(settings) for group, settings in ADDED.items()}
+    for group, settings in json.loads(text).items():
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
+        groups[group] = groups.get(group, {}) | values
+    return ConfigDict(groups)
+
+
+def read_settings(path: pathlib.Path) -> ConfigDict:
+    """The settings in a run's ``config.json``."""
+    return from_json(path.read_text())
+
+
+def fixed_change(old: ConfigDict, new: ConfigDict) -> tuple[str, Any, Any] | None:
+    """The first setting that may not change within a run and did: (name, old value, new value)."""
+    before, after = flatten(old), flatten(new)
+    for name, setting in by_full_name().items():
+        if setting.fixed and before[name] != after[name]:
+            return name, before[name], after[name]
+    return None
+
+
+def changes(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ: name -> (old value, new value)."""
+    before, after = flatten(old), flatten(new)
+    return {name: (before[name], after[name]) for name in after if before[name] != after[name]}

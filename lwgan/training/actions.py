@@ -1,0 +1,211 @@
+"""What happens every so many steps of training: scalars, samples, evaluation, checkpoints."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from clu import metric_writers, periodic_actions
+from ml_collections import ConfigDict
+
+from lwgan.errors import UserError
+from lwgan.metrics.diversity import mean_distance
+from lwgan.metrics.evaluator import Evaluator
+from lwgan.metrics.records import add_record, figures_of
+from lwgan.models.build import build_generator
+from lwgan.runs import checkpoint
+from lwgan.sampling import image_files
+from lwgan.sampling.paths import between
+from lwgan.sampling.sampler import Sampler, to_uint8
+from lwgan.sampling.sheets import make_grid
+from lwgan.training.evaluation import critic_of
+from lwgan.training.gradients import Terms
+from lwgan.training.session import Session
+from lwgan.training.state import TrainState
+
+# Of a step: its number, the state after it, and the metrics.
+Action = Callable[[int, TrainState, Terms], None]
+
+
+class NotFinite(Exception):
+    """A loss or a number of the state is infinite or not a number; nothing of it is saved."""
+
+    def __init__(self, what: str, step: int):
+        super().__init__(f"{what} at step {step}")
+        self.what, self.step = what, step
+
+
+def require_finite(state: TrainState, metrics: Mapping[str, float]) -> None:
+    """Raises NotFinite if a metric or any number of the state is infinite or not a number."""
+    bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+    if bad or not _all_finite(state):
+        raise NotFinite(", ".join(bad) or "the state", int(state.step))
+
+
+@jax.jit
+def _all_finite(state: TrainState) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]))
+
+
+class Clocked:
+    """Batches, and how long the loop waits for them."""
+
+    def __init__(self, batches: Iterator[np.ndarray]):
+        self._batches = batches
+        self._waited, self._since = 0.0, time.perf_counter()
+
+    def __iter__(self) -> "Clocked":
+        return self
+
+    def __next__(self) -> np.ndarray:
+        asked = time.perf_counter()
+        images = next(self._batches)
+        self._waited += time.perf_counter() - asked
+        return images
+
+    def wait_share(self) -> float:
+        """The share of the time since it was last asked that went by in waiting, 0 to 1."""
+        now = time.perf_counter()
+        share = self._waited / (now - self._since)
+        self._waited, self._since = 0.0, now
+        return share
+
+
+def build_actions(
+    session: Session,
+    evaluator: Evaluator | None,
+    batches: Clocked,
+    writer: metric_writers.MetricWriter,
+    saver: checkpoint.Saver,
+    *,
+    profile: bool,
+) -> list[Action]:
+    """What happens every so many steps, and at the last one, in this order."""
+    config = session.config
+    last = config.train.num_steps
+
+    def save(step: int, state: TrainState, metrics: Terms) -> None:
+        require_finite(state, metrics)
+        saver.save(state, metrics, config)
+
+    progress = periodic_actions.ReportProgress(
+        num_train_steps=last, writer=writer, every_steps=config.train.log_every, every_secs=None
+    )
+    actions = [
+        every(config.train.log_every, last, scalar_action(batches, writer)),
+        lambda step, state, metrics: progress(step),
+    ]
+    if config.sample.every:
+        actions.append(every(config.sample.every, last, sample_action(session, writer)))
+    if evaluator:
+        measure = evaluate_action(session, evaluator, writer)
+        actions += [every(config.eval.every, last, action) for action in (measure, save)]
+    actions.append(every(config.checkpoint.every, last, save))
+    if profile:
+        actions.append(profile_action(session))
+    return actions
+
+
+def every(steps: int, last: int, action: Action) -> Action:
+    """The action at each multiple of ``steps``, and at the last step."""
+    periodic = periodic_actions.PeriodicCallback(
+        every_steps=steps,
+        on_steps=[last],
+        callback_fn=lambda step, t, state, metrics: action(step, state, metrics),
+    )
+    return lambda step, state, metrics: periodic(step, state=state, metrics=metrics)
+
+
+def scalar_action(batches: Clocked, writer: metric_writers.MetricWriter) -> Action:
+    """Writes the losses, and how long the loop waits for images."""
+
+    def action(step: int, state: TrainState, metrics: Terms) -> None:
+        numbers = {name: float(value) for name, value in metrics.items()}
+        require_finite(state, numbers)
+        writer.write_scalars(step, numbers)
+        writer.write_scalars(step, {"data/wait_share": batches.wait_share()})
+
+    return action
+
+
+def draw_grids(config: ConfigDict, state: TrainState) -> dict[str, np.ndarray]:
+    """The images of each grid, float32 (B, H, W, C), not clipped: the same latents every time.
+
+    ``ema`` and ``raw`` are by the EMA generator and the live one, ``interp`` by the EMA generator,
+    each row from one latent to another.
+    """
+    rows, columns = config.sample.grid
+    seed, batch_size = config.train.seed, config.train.batch_size
+    generator = build_generator(config)
+    ema = Sampler(generator, state.ema_params, state.ema_stats)
+    live = Sampler(generator, state.g_params, state.g_stats)
+    latents = ema.latents(seed, rows * columns)
+    ends = ema.latents(seed, rows, first=rows * columns)
+    path = between(latents[::columns], ends, columns)
+    return {
+        "ema": ema(latents, seed, batch_size),
+        "raw": live(latents, seed, batch_size),
+        "interp": ema(path, seed, batch_size),
+    }
+
+
+def sample_action(session: Session, writer: metric_writers.MetricWriter) -> Action:
+    """Draws the grids of a step, and how different its images are from each other."""
+    config, dataset = session.config, session.dataset
+    folder = session.workdir / "samples"
+    rows, columns = config.sample.grid
+    count = min(len(dataset.names), rows * columns)
+    some = np.stack([dataset.centre(index) for index in range(count)])
+    real_distance = mean_distance(some / 255)
+
+    def action(step: int, state: TrainState, metrics: Terms) -> None:
+        drawn = draw_grids(config, state)
+        grids = {name: make_grid(to_uint8(images), columns) for name, images in drawn.items()}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, image in grids.items():
+                suffix = "" if name == "ema" else f"-{name}"
+                image_files.save_image(folder / f"{step:08d}{suffix}.png", image)
+        except OSError as error:
+            logging.warning("The samples of step %d could not be written: %s", step, error)
+        writer.write_images(step, {f"samples/{name}": image for name, image in grids.items()})
+        writer.write_histograms(step, {"samples/values": drawn["ema"]})
+        fake_distance = mean_distance(np.clip(drawn["ema"], 0, 1))
+        writer.write_scalars(
+            step, {"samples/distance": fake_distance, "samples/distance_of_reals": real_distance}
+        )
+
+    return action
+
+
+def evaluate_action(
+    session: Session, evaluator: Evaluator, writer: metric_writers.MetricWriter
+) -> Action:
+    """Measures the samples of the EMA generator of a step."""
+    generator, batch_size = build_generator(session.config), session.config.train.batch_size
+
+    def action(step: int, state: TrainState, metrics: Terms) -> None:
+        require_finite(state, metrics)
+        sampler = Sampler(generator, state.ema_params, state.ema_stats)
+        critic = critic_of(session.config, state.d_params)
+        record, _ = evaluator.measure(sampler, step, batch_size=batch_size, critic=critic)
+        try:
+            add_record(session.workdir, record)
+        except (OSError, UserError) as error:
+            logging.warning("The figures of step %d could not be written: %s", step, error)
+        writer.write_scalars(step, figures_of(record))
+
+    return action
+
+
+def profile_action(session: Session) -> Action:
+    """Writes a profile of a few steps."""
+    profile = periodic_actions.Profile(
+        logdir=session.workdir / "profile",
+        first_profile=10,
+        profile_duration_ms=None,
+        every_secs=None,
+    )
+    return lambda step, state, metrics: profile(step)

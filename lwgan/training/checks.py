@@ -1,0 +1,126 @@
+"""Which settings go together, and what the tables of all rooms offer."""
+
+from ml_collections import ConfigDict
+
+from lwgan.data.openmoji import SUBSETS
+from lwgan.data.sources import SOURCES
+from lwgan.errors import UserError
+from lwgan.metrics.figures import METRICS
+from lwgan.metrics.networks.features import FEATURES
+from lwgan.metrics.networks.resize import RESIZES
+from lwgan.models.discriminator import blocks
+from lwgan.settings.checks import require_types_and_ranges
+from lwgan.training.augment import AUGMENTATIONS
+from lwgan.training.ema import EMA_DECAYS
+from lwgan.training.losses import LOSSES
+from lwgan.training.optimizers import OPTIMIZERS
+
+# What a setting may name.
+NAMES = {
+    "data.source": SOURCES,
+    "data.subset": SUBSETS,
+    "loss.kind": LOSSES,
+    "augment.types": AUGMENTATIONS,
+    "optim.name": OPTIMIZERS,
+    "ema.schedule": EMA_DECAYS,
+    "eval.metrics": METRICS,
+    "eval.features": FEATURES,
+    "eval.resize": RESIZES,
+}
+
+
+def check_settings(config: ConfigDict) -> None:
+    """Refuses settings that cannot be.
+
+    Raises:
+      UserError: names the first setting that is unknown, missing or impossible.
+    """
+    require_types_and_ranges(config, NAMES)
+    _check_attention(config)
+    _check_widths(config)
+    _check_decoders(config)
+    _check_freezing(config)
+    if LOSSES[config.loss.kind].compares_images and config.model.disc_output_size != 1:
+        raise UserError(
+            "model.disc_output_size",
+            config.model.disc_output_size,
+            f"{config.loss.kind} compares one logit per image",
+            "use 1, or loss.kind=hinge",
+        )
+
+
+def check_devices(config: ConfigDict, devices: int) -> None:
+    """Refuses a batch that does not divide evenly over devices and micro-batches.
+
+    Raises:
+      UserError: names the nearest batch size that does.
+    """
+    batch, accum = config.train.batch_size, config.train.grad_accum
+    parts = devices * accum
+    if batch % parts:
+        near = max(1, round(batch / parts)) * parts
+        raise UserError(
+            "train.batch_size",
+            batch,
+            f"must be a multiple of {devices} devices × {accum} micro-batches",
+            f"use {near}",
+        )
+
+
+def _check_attention(config: ConfigDict) -> None:
+    size = config.data.image_size
+    sizes = [2**i for i in range(2, 10) if 2**i < size or 16 <= 2**i <= min(size, 256)]
+    for resolution in config.model.attn_resolutions:
+        if resolution not in sizes:
+            raise UserError(
+                "model.attn_resolutions",
+                resolution,
+                f"neither network has this size in images of {size} px",
+                f"choose from {', '.join(map(str, sizes))}",
+            )
+
+
+def _discriminator_coef(config: ConfigDict) -> tuple[str, int]:
+    """The setting that the discriminator's widths come from, and its value."""
+    own = config.model.disc_fmap_inverse_coef
+    name = "disc_fmap_inverse_coef" if own >= 0 else "fmap_inverse_coef"
+    return f"model.{name}", config.model[name]
+
+
+def _check_widths(config: ConfigDict) -> None:
+    size = config.data.image_size
+    of_generator = ("model.fmap_inverse_coef", config.model.fmap_inverse_coef)
+    for (name, coef), widest in (
+        (of_generator, min(size, 256) // 2),
+        (_discriminator_coef(config), min(size // 2, 256)),
+    ):
+        if 2**coef < widest:
+            enough = f"use {widest.bit_length() - 1} or more"
+            raise UserError(name, coef, f"leaves no channel at {widest} px", enough)
+
+
+def _check_decoders(config: ConfigDict) -> None:
+    """Each doubling but the last halves a decoder's channels; the quadrant's begins at 16 px."""
+    name, coef = _discriminator_coef(config)
+    first_size = 16 if config.data.image_size >= 512 else 8
+    channels = min(2**coef // first_size, config.model.fmap_max)
+    if config.model.recon_size > 16 * channels:
+        raise UserError(
+            "model.recon_size",
+            config.model.recon_size,
+            f"a decoder that begins with {channels} channels ends before this size",
+            f"use {2 ** (channels.bit_length() + 3)} or less, or more channels "
+            f"(model.fmap_max, {name})",
+        )
+
+
+def _check_freezing(config: ConfigDict) -> None:
+    size = config.data.image_size
+    count = len(blocks(size))
+    if config.optim.freeze_d > count:
+        raise UserError(
+            "optim.freeze_d",
+            config.optim.freeze_d,
+            f"the discriminator has {count} blocks for images of {size} px",
+            f"use {count} or less",
+        )

@@ -1,0 +1,53 @@
+"""What the loop asks of an evaluator, where there is one; what it cannot have is a warning."""
+
+from collections.abc import Sequence
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from lwgan.errors import UserError
+from lwgan.metrics.evaluator import Evaluator, build_evaluator, way_of_settings
+from lwgan.metrics.realness import Critic
+from lwgan.metrics.records import Record, best_step, read_records, steps_to_keep
+from lwgan.models.build import Params, build_discriminator
+from lwgan.training.losses import LOSSES
+from lwgan.training.session import Session
+
+
+def open_evaluator(session: Session) -> Evaluator | None:
+    """The evaluator of a run that asks for one; None, with a warning, where it cannot be had."""
+    if not session.config.eval.every:
+        return None
+    try:
+        return build_evaluator(session.config, session.dataset)
+    except UserError as error:
+        logging.warning("Training goes on without evaluation: %s", error)
+        return None
+
+
+def critic_of(config: ConfigDict, d_params: Params) -> Critic:
+    """The discriminator in float32, for what it says of real images."""
+    return Critic(build_discriminator(config), d_params, LOSSES[config.loss.kind].real_sign)
+
+
+def own_way(session: Session, evaluator: Evaluator | None) -> Record:
+    """How this run measures."""
+    return evaluator.way if evaluator else way_of_settings(session.config, session.dataset)
+
+
+def best_checkpoints(session: Session, way: Record, steps: Sequence[int]) -> set[int]:
+    """The steps, of these, whose checkpoints evaluation asks to keep."""
+    return steps_to_keep(_records(session), session.config.eval.metrics, steps, way)
+
+
+def best_checkpoint(session: Session, way: Record, steps: Sequence[int]) -> int | None:
+    """The step with the best samples of these, as the run itself measures."""
+    return best_step(_records(session), session.config.eval.metrics, steps, way)
+
+
+def _records(session: Session) -> list[Record]:
+    try:
+        return read_records(session.workdir)
+    except UserError as error:
+        logging.warning("Which checkpoint is the best cannot be told: %s", error)
+        return []

@@ -1,0 +1,64 @@
+"""Gradients of a whole step: over micro-batches, over devices, and into the parameters."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lwgan.models.build import AXIS, Params
+
+# Weighted terms of a loss by name, float32 () each.
+Terms = dict[str, jax.Array]
+
+
+def accumulate(
+    micro_batch: Callable[[Params, Params, jax.Array, jax.Array], tuple[Terms, Params]],
+    params: Params,
+    stats: Params,
+    images: jax.Array,
+    *,
+    unroll: bool,
+) -> tuple[Params, Terms, Params]:
+    """Means of gradients and terms over micro-batches of ``images`` (A, m, …).
+
+    ``micro_batch(params, stats, index, images) -> (terms, stats)``; the loss is the sum of its
+    terms, and the statistics go from each micro-batch to the next. ``unroll`` writes them out one
+    after the other instead of in a loop.
+    """
+    count = images.shape[0]
+
+    def loss_fn(params: Params, stats: Params, micro: jax.Array, images: jax.Array):
+        terms, stats = micro_batch(params, stats, micro, images)
+        return sum(terms.values()), (terms, stats)
+
+    def body(carry: tuple[Params, Params], micro_and_images: tuple[jax.Array, jax.Array]):
+        total, stats = carry
+        grads, (terms, stats) = jax.grad(loss_fn, has_aux=True)(params, stats, *micro_and_images)
+        return (jax.tree.map(jnp.add, total, grads), stats), terms
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    scan = _unrolled_scan if unroll else jax.lax.scan
+    (total, stats), terms = scan(body, (zeros, stats), (jnp.arange(count), images))
+    return (
+        jax.tree.map(lambda grad: grad / count, total),
+        {name: term.mean() for name, term in terms.items()},
+        stats,
+    )
+
+
+def apply_updates(
+    tx: optax.GradientTransformation, grads: Params, opt: optax.OptState, params: Params
+) -> tuple[Params, optax.OptState]:
+    """New parameters and optimizer state from the gradients' mean over devices."""
+    updates, opt = tx.update(jax.lax.pmean(grads, AXIS), opt, params)
+    return optax.apply_updates(params, updates), opt
+
+
+def _unrolled_scan(body: Callable, carry: Params, xs: Params) -> tuple[Params, Params]:
+    """``jax.lax.scan`` as straight code; its own ``unroll`` keeps a loop round a single turn."""
+    outputs = []
+    for turn in range(len(jax.tree.leaves(xs)[0])):
+        carry, output = body(carry, jax.tree.map(lambda x, turn=turn: x[turn], xs))
+        outputs.append(output)
+    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)

@@ -1,0 +1,144 @@
+"""What is trained, on what, and where it stands: one frozen ``Session``, made by ``prepare``."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from lwgan.data.batches import Layout, read_batches, split
+from lwgan.data.cache import Dataset, load_dataset
+from lwgan.data.sources import open_source
+from lwgan.runs import checkpoint, manifest
+from lwgan.runs.directory import Run, RunInfo, is_run, resolve_run
+from lwgan.training.augment import prob_for
+from lwgan.training.checks import check_devices, check_settings
+from lwgan.training.losses import LOSSES
+from lwgan.training.state import Gan, TrainState, build_gan, init_state, on_devices
+from lwgan.training.step import Recipe, Update, make_update
+from lwgan.training.transfer import Origin, find_origin, start_from
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """One prepared training; it has read what there is, and written nothing."""
+
+    config: ConfigDict
+    run: Run
+    dataset: Dataset
+    # Indices of the training images, and of the held-out ones: int64 (N,), in order.
+    training: np.ndarray
+    held_out: np.ndarray
+    gan: Gan
+    update: Update
+    # Of the checkpoint to go on from; None: there is none yet.
+    step: int | None
+    # Newer checkpoints, and what is the matter with each.
+    damaged: Mapping[int, str]
+    # The weights that a run without a checkpoint begins with; None: random ones.
+    origin: Origin | None
+
+    @property
+    def workdir(self) -> pathlib.Path:
+        """The run directory."""
+        return self.run.workdir
+
+    @property
+    def first(self) -> int:
+        """The step to go on from."""
+        return self.step or 0
+
+
+def prepare(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    fresh: bool = False,
+    accept_new_data: bool = False,
+    init_from: str | None = None,
+    note: str = "",
+) -> Session:
+    """What training with these arguments is; see ``lwgan.train``.
+
+    Prints what it does with the run, and ``note``, before it reads the images. (Images that
+    ``data.cache`` keeps on disk are kept there.)
+
+    Raises:
+      UserError: the settings, the images or the directories do not allow it.
+    """
+    check_settings(config)
+    check_devices(config, jax.device_count())
+    source = open_source(config.data)
+    known = is_run(workdir)
+    if fresh and known:
+        run, steps, damaged = Run(workdir, config, RunInfo(source.fingerprint)), [], {}
+    else:
+        run = resolve_run(config, workdir, source.fingerprint, accept_new_data=accept_new_data)
+        steps, damaged = manifest.examine(workdir)
+    new = fresh or not known
+    origin = find_origin(run, init_from, config, new=new, begun=bool(steps))
+    step = steps[-1] if steps else None
+    verb = "Starting" if step is None else "Continuing"
+    print(f"{verb} the run in {workdir} at step {step or 0}{note}", flush=True)
+    dataset = load_dataset(source, config.data)
+    training, held_out = split(len(dataset.names), config.data.holdout, config.train.seed)
+    gan = build_gan(config)
+    update = make_update(gan, recipe_of(config, len(training)))
+    return Session(config, run, dataset, training, held_out, gan, update, step, damaged, origin)
+
+
+def recipe_of(config: ConfigDict, num_images: int) -> Recipe:
+    """What the step needs of the settings, and of how many images are trained with."""
+    prob = config.augment.prob
+    return Recipe(
+        seed=config.train.seed,
+        batch_size=config.train.batch_size,
+        precision=config.train.precision,
+        loss=config.loss.kind,
+        gp_weight=config.loss.gp_weight,
+        gp_every=config.loss.gp_every,
+        aux_weight=config.loss.aux_weight,
+        augment_types=tuple(config.augment.types),
+        augment_prob=prob if prob >= 0 else prob_for(num_images),
+        augment_per_example=config.augment.per_example,
+        hflip=config.augment.hflip,
+        ema_schedule=config.ema.schedule,
+        ema_half_life=1000 * config.ema.half_life,
+        unroll=jax.default_backend() == "cpu" or config.train.grad_accum == 1,
+    )
+
+
+def layout_of(config: ConfigDict) -> Layout:
+    """How the images of a step are divided over batches, micro-batches and devices."""
+    return Layout(
+        batches=1 + LOSSES[config.loss.kind].generator_needs_reals,
+        batch_size=config.train.batch_size,
+        grad_accum=config.train.grad_accum,
+        devices=jax.device_count(),
+    )
+
+
+def state_at(session: Session, step: int | None) -> TrainState:
+    """The state to go on from, on the devices: the run's at ``step``, or the first one."""
+    seed = session.config.train.seed
+    if step in manifest.saved_steps(session.workdir):
+        like = jax.eval_shape(lambda: init_state(session.gan, seed))
+        return on_devices(checkpoint.restore(session.workdir, step, like))
+    first = jax.jit(lambda: init_state(session.gan, seed))()
+    return on_devices(start_from(first, session.origin) if session.origin else first)
+
+
+def batches_from(session: Session, step: int) -> Iterator[np.ndarray]:
+    """The images of each step after ``step``, as ``Update`` takes them, for these devices."""
+    config, count = session.config, jax.local_device_count()
+    return read_batches(
+        session.dataset,
+        session.training,
+        layout_of(config),
+        seed=config.train.seed,
+        start_step=step,
+        num_threads=config.data.num_threads,
+        devices=slice(jax.process_index() * count, (jax.process_index() + 1) * count),
+    )

@@ -1,0 +1,239 @@
+"""The commands that read a run, from the shell, in another directory than the code's."""
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import lwgan
+from lwgan import cli
+from lwgan.errors import UserError
+from lwgan.interop import artifacts
+from lwgan.sampling import paths, sheets
+from lwgan.sampling.sampler import to_uint8
+from tests import tiny
+from tests.house import ROOT
+from tests.sampling.test_video import read
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("7", [7]),
+        ("0-3", [0, 1, 2, 3]),
+        ("9,1, 5", [9, 1, 5]),
+        ("3-4,1,4294967295", [3, 4, 1, 2**32 - 1]),
+    ],
+)
+def test_seeds(text, expected):
+    assert cli.parse_seeds("--seeds", text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "-1", "3-", "5-3", "1,,2", "1.5", "4294967296", "0-4294967295", "²"]
+)
+def test_texts_that_name_no_seeds(text):
+    with pytest.raises(UserError, match=r"--seeds = .* write 0-63 or 1,5,9"):
+        cli.parse_seeds("--seeds", text)
+
+
+def start(place, *arguments, path=ROOT):
+    environment = os.environ | {"PYTHONPATH": str(path), "XLA_FLAGS": ""}
+    ended = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.splitlines(), ended.stderr
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A directory with a run of three checkpoints, the second of them damaged."""
+    place = tmp_path_factory.mktemp("place")
+    tiny.save_run(place / "run", (2, 4, 6), tiny.config())
+    damaged = place / "run" / "checkpoints" / "4" / "meta" / "metadata"
+    damaged.write_bytes(damaged.read_bytes()[:-3])
+    return place
+
+
+def image(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.slow
+def test_sample(place):
+    out = place / "run" / "generated"
+    printed, _ = start(place, "lwgan.sample", "--workdir=run", "--num_images=9", "--save_npy")
+    folder = out / "00000006-seed0-ema"
+    assert [line.split(": ")[-1] for line in printed] == [
+        "run/generated/00000006-seed0-ema/00000.png … 00008.png",
+        "run/generated/00000006-seed0-ema/grid.png",
+        "run/generated/00000006-seed0-ema/samples.npy",
+    ]
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert len(before) == 11
+    expected = lwgan.load(place / "run").sample(seed=0, num_images=9).astype(int)
+    for number in range(9):
+        assert np.abs(image(folder / f"{number:05d}.png") - expected[number]).max() <= 1
+
+    # Again: beside what is there.
+    printed, _ = start(place, "lwgan.sample", "--workdir=run", "--num_images=4", "--nrow=1")
+    assert image(out / "00000006-seed0-ema.1" / "grid.png").shape == (4 * 34 + 2, 36, 3)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+    options = ["--seeds=3,0", "--weights=both", "--format=webp", "--step=2", "--truncation=0.5"]
+    start(place, "lwgan.sample", "--workdir=run", "--out=out", "--noise=zero", *options)
+    for weights in ("ema", "raw"):
+        own = lwgan.load(place / "run", 2, weights)
+        latents = np.concatenate([own.latents(3, 1), own.latents(0, 1)]) / 2
+        expected = to_uint8(own(latents, seed=None)).astype(int)
+        for name, image_of_seed in zip(["00000-seed3", "00001-seed0"], expected, strict=True):
+            drawn = image(place / "out" / weights / f"{name}.webp")
+            assert np.abs(drawn - image_of_seed).max() <= 1
+
+
+@pytest.mark.slow
+def test_fresh_noise_is_another_each_time(place):
+    for out in ("a", "b"):
+        arguments = ["--workdir=run", "--noise=fresh", "--format=npy", f"--out={out}"]
+        start(place, "lwgan.sample", *arguments)
+        assert sorted(p.name for p in (place / out).iterdir()) == ["grid.png", "samples.npy"]
+    first, second = (np.load(place / out / "samples.npy") for out in ("a", "b"))
+    assert first.shape == (16, 32, 32, 3) and first.dtype == np.float32
+    assert (first != second).any((1, 2, 3)).all()
+
+
+@pytest.mark.slow
+def test_interpolate(place):
+    arguments = ["--seeds=1,5,9", "--frames=13", "--fps=24", "--num_images=2", "--save_frames"]
+    printed, _ = start(place, "lwgan.interpolate", "--workdir=run", *arguments)
+    folder = place / "run" / "videos" / "00000006-seeds1-5-9-ema"
+    assert [place / line for line in printed] == [
+        folder / name for name in ("interpolation.mp4", "sheet.png", "frames")
+    ]
+    information, seen = read(folder / "interpolation.mp4")
+    assert (information["codec"], information["fps"], len(seen)) == ("h264", 24, 13)
+    frames = [image(path).astype(int) for path in sorted((folder / "frames").iterdir())]
+    assert len(frames) == 13
+    np.testing.assert_array_equal(frames[0], frames[-1])
+    assert all((frame != following).any() for frame, following in itertools.pairwise(frames))
+    own = lwgan.load(place / "run")
+    keyframes = np.stack([own.latents(seed, 2) for seed in (1, 5, 9)])
+    drawn = [to_uint8(own(each, seed=1)).astype(int) for each in keyframes]
+    for tile in range(2):
+        _, stops = paths.closed_loop(keyframes[:, tile], 13)
+        for images, stop in zip(drawn, stops[:-1], strict=True):
+            seen = frames[stop][2:34, 2 + 34 * tile :][:, :32]
+            assert np.abs(seen - images[tile]).max() <= 1
+    assert image(folder / "sheet.png").shape == (3 * (20 + 36), 8 * 34 + 2, 3)
+
+
+@pytest.mark.slow
+def test_progress_leaves_out_what_is_damaged(place):
+    printed, warned = start(
+        place, "lwgan.progress", "--workdir=run", "--num_images=9", "--format=gif"
+    )
+    folder = place / "run" / "videos" / "00000006-progress-seed0-ema"
+    assert [place / line for line in printed] == [folder / "progress.gif", folder / "sheet.png"]
+    assert "Checkpoint 4 is damaged" in warned
+    with Image.open(folder / "progress.gif") as video:
+        assert video.n_frames == 2 and video.info["duration"] == 250
+    sheet = image(folder / "sheet.png").astype(int)
+    assert sheet.shape == (2 * (20 + 36), 8 * 34 + 2, 3)
+    for row, step in enumerate((2, 6)):
+        drawn = lwgan.load(place / "run", step).sample(seed=0, num_images=9)[:8]
+        strip = sheet[row * 56 + 20 : (row + 1) * 56]
+        assert np.abs(strip - sheets.make_grid(drawn, 8)).max() <= 1
+
+
+@pytest.mark.slow
+def test_export(place):
+    printed, _ = start(place, "lwgan.export", "--workdir=run")
+    folder = place / "run" / "export" / "00000006-ema"
+    names = ["generator.stablehlo", "generator.safetensors"]
+    own = lwgan.load(place / "run")
+    readers = (artifacts.read_stablehlo, artifacts.read_safetensors)
+    for line, name, reader in zip(printed, names, readers, strict=True):
+        size = (folder / name).stat().st_size / 1e6
+        assert re.fullmatch(rf"run/export/00000006-ema/{name}  {size:.2f} MB, differs by .*", line)
+        assert artifacts.difference(reader(folder / name), own) < 1e-5
+    assert sorted(p.name for p in folder.iterdir()) == sorted(names)
+
+
+@pytest.mark.slow
+def test_help_shows_the_shared_flags(place):
+    for name in ("sample", "interpolate", "progress", "export"):
+        printed, _ = start(place, f"lwgan.{name}", "--help")
+        text = "\n".join(printed)
+        assert "--workdir" in text and "--out" in text, name
+
+
+@pytest.mark.slow
+def test_the_wheel_works_elsewhere(place, tmp_path):
+    """Built without the network: its dependencies are those of this environment."""
+    # A build leaves files where it is.
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "lwgan", source / "lwgan")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "requirements.txt"):
+        shutil.copy(ROOT / name, source)
+    wheel = [
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        f"--wheel-dir={tmp_path}",
+        str(source),
+    ]
+    start(tmp_path, *wheel)
+    (built,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    start(tmp_path, "pip", "install", "--no-deps", f"--target={site}", str(built))
+    # Somebody else's package of that name, first in the path of every command.
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "configs").mkdir(parents=True)
+    (elsewhere / "configs" / "__init__.py").write_text("raise ImportError('not lwgan's')\n")
+    settings = {
+        "data": {"source": "openmoji", "image_size": 32},
+        "model": {"latent_dim": 8, "fmap_max": 8, "recon_size": 16, "attn_resolutions": ()},
+        "train": {"num_steps": 4, "batch_size": 4, "grad_accum": 1, "log_every": 1},
+        "track": {"aim": False},
+        "eval": {"features": "efficientnet_lite0", "num_images": 8},
+    }
+    script = elsewhere / "script.py"
+    script.write_text(
+        "import lwgan; from lwgan.runs import log; log.start()\n"
+        f"config = lwgan.default_config(); config.update({settings!r})\n"
+        "print(lwgan.__file__, int(lwgan.train(config, 'run').step))\n"
+        "print(lwgan.load('run').sample(seed=7, num_images=2).shape)\n"
+    )
+    trained = subprocess.run(
+        [sys.executable, script],
+        cwd=elsewhere,
+        env=os.environ | {"PYTHONPATH": str(site), "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.splitlines()[-2:] == [
+        f"{site / 'lwgan' / '__init__.py'} 4",
+        "(2, 32, 32, 3)",
+    ]
+    # Installed, lwgan's own messages are shown as well as in a checkout.
+    assert "step 4  " in trained.stderr
+    for name in ("sample", "progress", "interpolate", "export"):
+        options = ["--frames=5"] if name == "interpolate" else []
+        start(elsewhere, f"lwgan.{name}", "--workdir=run", f"--out={name}", *options, path=site)
+        assert list((elsewhere / name).iterdir())
+    printed, _ = start(elsewhere, "lwgan.evaluate", "--workdir=run", path=site)
+    assert printed[1].split()[:2] == ["step", "kid"]

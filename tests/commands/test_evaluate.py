@@ -1,0 +1,168 @@
+"""The command: a run's checkpoints and two folders, the table, metrics.json, the sheet, and its
+errors.
+"""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from lwgan.data.sources import open_source
+from lwgan.runs import checkpoint
+from lwgan.runs.directory import read_run, record_start, resolve_run
+from lwgan.settings.files import to_json
+from tests import drawn, tiny
+from tests.calling import call
+
+
+def command(*arguments):
+    return call("lwgan.evaluate", *arguments)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run of tiny networks with checkpoints at 0 and 4, of other weights each."""
+    config = tiny.config()
+    root = tmp_path_factory.mktemp("runs") / "tiny"
+    fingerprint = open_source(config.data).fingerprint
+    record_start(
+        resolve_run(config, root, fingerprint, accept_new_data=False), config, fingerprint, 0
+    )
+    first = tiny.init(tiny.gan())
+    with checkpoint.Saver(root, config.checkpoint) as saver:
+        for step in (0, 4):
+            params = jax.tree.map(lambda x, step=step: x * (1 + step / 4), first.ema_params)
+            saver.save(first.replace(step=np.int32(step), ema_params=params), {}, config)
+    return root
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+LITE = ("--features=efficientnet_lite0", "--num_images=24")
+
+
+@pytest.mark.slow
+def test_a_run_is_measured(workdir):
+    ended = command(f"--workdir={workdir}", "--step=all", *LITE)
+    assert ended.returncode == 0, ended.stderr
+    sheets = [
+        workdir / "generated" / f"{step:08d}-seed0-24-efficientnet_lite0" / "nearest.png"
+        for step in (0, 4)
+    ]
+    lines = ended.stdout.splitlines()
+    assert lines[:2] == [str(path) for path in sheets]
+    lines = lines[2:]
+    assert lines[0].split() == [
+        "step",
+        "kid",
+        "kid_stderr",
+        "fid",
+        "precision",
+        "recall",
+        "closer",
+        "closer_if_new",
+        "copies",
+    ]
+    assert [line.split()[0] for line in lines[1:3]] == ["0", "4"]
+    assert "efficientnet_lite0 features, resize clean, 24 images beside 24 real" in lines[3]
+    assert "biased" in lines[4]
+    records = json.loads((workdir / "metrics.json").read_text())
+    assert [record["step"] for record in records] == [0, 4]
+    assert records[0]["features"] == "efficientnet_lite0" and records[0]["num_images"] == 24
+    assert records[0]["fid"] != records[1]["fid"]
+    for path in sheets:
+        with Image.open(path) as sheet:
+            assert sheet.size == (4 * 34 + 2, 16 * 34 + 2)
+
+    again = command(f"--workdir={workdir}", "--metrics=kid", "--noreport", *LITE)
+    assert again.stdout.splitlines()[0].split() == ["step", "kid", "kid_stderr"]
+    updated = json.loads((workdir / "metrics.json").read_text())
+    # The same figures, and those not asked for are still there.
+    assert updated == records
+
+
+@pytest.mark.slow
+def test_a_run_with_held_out_images_is_measured_beside_both(workdir, tmp_path):
+    held = tmp_path / "run"
+    shutil.copytree(workdir, held, ignore=lambda *_: ["generated", "metrics.json"])
+    config = read_run(held).config
+    config.data.holdout = 0.25
+    (held / "config.json").write_text(to_json(config))
+    ended = command(f"--workdir={held}", "--metrics=kid", "--noreport", *LITE)
+    assert ended.stdout.splitlines()[0].split() == [
+        "step",
+        "kid",
+        "kid_stderr",
+        "kid_held_out",
+        "kid_stderr_held_out",
+        "realness_trained",
+        "realness_held_out",
+    ], ended.stderr
+    (record,) = json.loads((held / "metrics.json").read_text())
+    assert (record["num_reals"], record["num_held_out"]) == (24, 24)
+    assert record["kid"] != record["kid_held_out"]
+    assert record["realness_trained"] != record["realness_held_out"]
+    assert not (held / "generated").exists()
+
+
+@pytest.mark.slow
+def test_two_folders_are_compared(tmp_path):
+    for name, seeds in (("a", range(10)), ("b", range(10, 20))):
+        (tmp_path / name).mkdir()
+        for seed in seeds:
+            drawn.noise(seed, (40, 33 + seed % 2)).save(tmp_path / name / f"{seed}.png")
+    drawn.noise(3, mode="RGBA").save(tmp_path / "a" / "rgba.png")
+    drawn.noise(3, mode="L").save(tmp_path / "a" / "grey.png")
+    file = tmp_path / "figures.json"
+    folders = f"--images={tmp_path / 'a'}", f"--reference={tmp_path / 'b'}"
+    ended = command(*folders, "--features=efficientnet_lite0", f"--json={file}")
+    assert ended.returncode == 0, ended.stderr
+    figures = json.loads(file.read_text())
+    assert {"fid", "kid", "kid_stderr", "precision", "recall"} <= set(figures)
+    assert figures["features"] == "efficientnet_lite0"
+    assert (figures["num_images"], figures["num_reals"]) == (12, 10)
+    path, table, *_ = ended.stdout.splitlines()
+    assert path == str(file) and table.split()[0] == "kid"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--workdir = None: must name a run directory, or --images and --reference"),
+        (("--workdir={tmp}",), "there is no run in this directory"),
+        (("--workdir={run}", "--step=7"), "--step = 7: has no checkpoint; choose from 0, 4"),
+        (("--workdir={run}", "--step=last"), "--step = 'last': must be a step, latest or all"),
+        (("--workdir={run}", "--metrics=fid,foo"), "--metrics = 'foo': must be of fid, kid, pr"),
+        (("--workdir={run}", "--features=vgg"), "must be of inception, efficientnet_lite0"),
+        (("--workdir={run}", "--num_images=2"), "num_images"),
+        (("--workdir={run}", "--weights={tmp}/none"), "weights = '{tmp}/none': No such file"),
+        (("--images={tmp}/none", "--reference={tmp}"), "--images = '{tmp}/none': there is no such"),
+        (
+            ("--images={tmp}/few", "--reference={tmp}/few"),
+            "--images = '1 images': at least 8 are needed",
+        ),
+        (("--images={tmp}/few", "--json={tmp}/few/one.png"), "one.png': is there already"),
+        (("--images={tmp}/few", "--json={tmp}/none/x"), "its folder does not exist"),
+        (("--images={tmp}/few", "--workdir={run}"), "--workdir = '{run}': is of a run, not of"),
+        (("--workdir={run}", "--json={tmp}/x"), "--json = '{tmp}/x': is for --images"),
+        (("--images={tmp}/few",), "--reference = '': there is no such folder"),
+    ],
+)
+def test_errors_are_one_line(workdir, tmp_path, arguments, message):
+    (tmp_path / "few").mkdir()
+    drawn.noise(0).save(tmp_path / "few" / "one.png")
+    before = sorted(workdir.rglob("*"))
+    named = {"tmp": tmp_path, "run": workdir}
+    ended = command(*(argument.format(**named) for argument in arguments))
+    assert ended.returncode == 2, ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: ") and message.format(**named) in line
+    assert sorted(workdir.rglob("*")) == before

@@ -1,0 +1,170 @@
+"""What is decoded once and kept: in memory, in a file, or not at all."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lwgan.data import cache as cache_module
+from lwgan.data import decode
+from lwgan.data.cache import _cache_folder, load_dataset
+from lwgan.data.doctor import summary
+from lwgan.data.sources import open_source
+from lwgan.errors import UserError
+from tests import drawn
+
+
+def load(**settings):
+    config = drawn.settings(**settings)
+    return load_dataset(open_source(config), config)
+
+
+@pytest.mark.parametrize("crop_prob", [0.0, 0.5])
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_images_that_do_not_decode_are_left_out(folder, monkeypatch, tmp_path, cache, crop_prob):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    whole = load(path=str(folder), crop_prob=crop_prob)
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:500])
+    (folder / "3.png").write_bytes(b"")
+    (folder / "lost.png").symlink_to("nowhere.png")
+    kept = load(path=str(folder), cache=cache, crop_prob=crop_prob)
+    assert kept.names == ["0.png", "2.png", "4.png"] and len(kept.infos) == 3
+    assert kept.errors.keys() == {"1.png", "3.png", "lost.png"}
+    for number, before in enumerate((0, 2, 4)):
+        np.testing.assert_array_equal(kept.at(number), whole.at(before))
+    assert "3 of 6 files left out" in summary(kept)
+
+
+def test_images_read_at_each_use_are_replaced_by_the_next(folder, caplog):
+    whole = load(path=str(folder))
+    for name in ("3.png", "4.png"):
+        (folder / name).write_bytes(b"no image")
+    kept = load(path=str(folder), cache="none")
+    for _ in range(2):
+        np.testing.assert_array_equal(kept.at(3), whole.at(0))
+    assert kept.errors.keys() == {"3.png", "4.png"}
+
+
+def test_a_set_that_is_mostly_broken_is_refused(folder):
+    for name in ("1.png", "3.png", "4.png"):
+        (folder / name).write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"3 of 5 images do not decode; the first is 1\.png"):
+        load(path=str(folder))
+    for path in folder.iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(UserError, match="no image decodes"):
+        load(path=str(folder), cache="none").at(0)
+
+
+def test_an_image_is_cropped_anew_at_each_position(folder):
+    kept = load(path=str(folder), crop_prob=1.0)
+    crops = kept.take(np.array([3, 3]), 0, np.array([3, 8]))
+    assert (crops[0] != crops[1]).any()
+    np.testing.assert_array_equal(kept.take(np.array([3]), 0, np.array([8])), crops[1:])
+    assert (kept.take(np.array([3]), 1, np.array([8])) != crops[1:]).any()
+
+
+@pytest.mark.parametrize(
+    ("cache", "crop_prob", "memory", "disk", "where"),
+    [
+        # The five images need 15,360 bytes.
+        ("auto", 0.0, 31_000, 0, "in memory"),
+        ("auto", 0.0, 30_000, 31_000, "in /"),
+        ("auto", 0.0, 30_000, 30_000, "nowhere"),
+        ("auto", 0.5, 31_000, 0, "nowhere"),
+        ("memory", 0.0, 0, 0, "in memory"),
+        ("disk", 0.0, 10**9, 0, "in /"),
+        ("none", 0.0, 10**9, 0, "nowhere"),
+    ],
+)
+def test_cache_keeps_what_fits(
+    folder, tmp_path, monkeypatch, cache, crop_prob, memory, disk, where
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache_module, "_free_memory", lambda: memory)
+    monkeypatch.setattr(cache_module, "_free_disk", lambda: disk)
+    kept = load(path=str(folder), cache=cache, crop_prob=crop_prob)
+    assert kept.kept.startswith(where)
+    shutil.rmtree(folder)
+    if where == "nowhere":
+        with pytest.raises(UserError):
+            kept.at(0)
+    else:
+        assert kept.at(0).shape == ((46, 56, 3) if crop_prob else (32, 32, 3))
+
+
+@pytest.mark.parametrize("crop_prob", [0.0, 0.5])
+@pytest.mark.parametrize("mode", ["rgb", "rgba", "grey"])
+def test_a_disk_cache_holds_the_same_and_is_used_again(
+    folder, tmp_path, monkeypatch, mode, crop_prob
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    choice = dict(path=str(folder), mode=mode, crop_prob=crop_prob)
+    memory, disk = load(**choice), load(**choice, cache="disk")
+    # Nothing is decoded again.
+    monkeypatch.setattr(cache_module, "read_image", None)
+    again = load(**choice, cache="disk")
+    for kept in (disk, again):
+        assert (kept.names, kept.infos) == (memory.names, memory.infos)
+        positions = np.arange(10)
+        np.testing.assert_array_equal(
+            kept.take(positions % 5, 0, positions), memory.take(positions % 5, 0, positions)
+        )
+    assert len(list((tmp_path / "cache" / "lwgan").glob("*/pixels"))) == 1
+
+
+def test_what_a_killed_process_left_of_a_disk_cache_is_made_anew(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = drawn.settings(path=str(folder), cache="disk")
+    cache = _cache_folder(open_source(config), config)
+    cache.with_suffix(".part").mkdir(parents=True)
+    (cache.with_suffix(".part") / "pixels").write_bytes(b"half")
+    np.testing.assert_array_equal(load(**config).array, load(path=str(folder)).array)
+    assert sorted(path.suffix for path in cache.parent.iterdir()) == ["", ".lock"]
+
+
+def test_a_disk_cache_is_of_its_images_and_settings(folder):
+    def key(**changes):
+        config = drawn.settings(path=str(folder), **changes)
+        return _cache_folder(open_source(config), config)
+
+    keys = [key(), key(mode="grey"), key(image_size=64), key(crop_prob=0.1)]
+    drawn.noise(7).save(folder / "0.png")
+    assert len({*keys, key()}) == 5
+    assert key(crop_prob=0.1) == key(crop_prob=0.9)
+
+
+def test_two_processes_build_one_disk_cache(folder, tmp_path):
+    code = (
+        "from tests import drawn; from lwgan.data.cache import load_dataset\n"
+        "from lwgan.data.sources import open_source\n"
+        f"config = drawn.settings(path={str(folder)!r}, cache='disk')\n"
+        "kept = load_dataset(open_source(config), config)\n"
+        "print(int(kept.array.sum()))"
+    )
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    totals = [int(process.communicate(timeout=300)[0]) for process in processes]
+    assert totals == [int(load(path=str(folder)).array.sum())] * 2
+
+
+def test_images_are_kept_large_enough_for_the_smallest_crop(folder):
+    kept = load(path=str(folder), crop_prob=1.0)
+    height, width, _ = kept.at(0).shape
+    boxes = [decode.draw_crop(height, width, 1.0, (0, i)) for i in range(300)]
+    assert min(min(right - left, bottom - top) for left, top, right, bottom in boxes) >= 32
+
+
+def test_the_middle_of_a_kept_image(folder):
+    slope = np.linspace(0, 255, 300).astype(np.uint8)
+    Image.fromarray(np.stack([np.broadcast_to(slope, (200, 300))] * 3, -1)).save(folder / "0.png")
+    plain, cropped = load(path=str(folder)), load(path=str(folder), crop_prob=0.5)
+    np.testing.assert_array_equal(plain.centre(0), plain.at(0))
+    np.testing.assert_allclose(cropped.centre(0).astype(int), plain.centre(0), atol=3)

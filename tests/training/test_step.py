@@ -1,0 +1,334 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh, PartitionSpec
+
+from lwgan.keys import Draw, draw_latents
+from lwgan.models.build import AXIS
+from lwgan.models.generator import draw_noise
+from lwgan.training.ema import ramp_decay, reference_decay
+from lwgan.training.losses import gradient_penalty
+from lwgan.training.state import on_devices
+from lwgan.training.step import (
+    StepKeys,
+    average_generator,
+    discriminator_step,
+    generate_fakes,
+    generator_step,
+    judge_images,
+    make_update,
+    update_networks,
+)
+from tests import tiny
+
+EVERYTHING = {"model__attn_resolutions": (16,), "train__grad_accum": 2}
+
+
+def paths(tree):
+    """Every leaf by its name, e.g. ``block_8/conv/bias``."""
+    return {
+        "/".join(str(key.key) for key in path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def run(gan, recipe, devices, steps, **layout):
+    """Several steps on the same images: the last state and the metrics of each step."""
+    advance, state, metrics = make_update(gan, recipe), tiny.init(gan, devices), []
+    for number in range(1, steps + 1):
+        state, terms = advance(number, state, tiny.images(devices, **layout))
+        metrics.append({name: float(term) for name, term in terms.items()})
+    return jax.device_get(state), metrics
+
+
+# Batch normalisation, or a softmax over pixels, makes these without effect: their gradients are
+# stopped.
+WITHOUT_EFFECT = ("initial/bias", "block_*/conv/bias", "excitation_*/pixel_logits/bias")
+
+
+def without_effect(name):
+    first, *_, last = name.split("/")
+    pattern = "/".join([first.rstrip("0123456789").replace("_", "_*"), *name.split("/")[1:]])
+    return last == "bias" and pattern in WITHOUT_EFFECT
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(
+            {"size": 32, "model__attn_resolutions": (8,), "model__side_attention": True},
+            id="attention",
+        ),
+        pytest.param({"size": 128, "model__disc_output_size": 5}, id="excitation"),
+        pytest.param(
+            {"size": 512, "model__freq_chan_attn": True, "model__fmap_max": 16},
+            id="quadrants",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_every_parameter_gets_a_gradient_but_those_without_effect(options):
+    size = options.pop("size")
+    gan = tiny.gan(learning_rate=1.0, data__image_size=size, **options)
+    before = jax.device_get(tiny.init(gan))
+    recipe = dataclasses.replace(tiny.RECIPE, batch_size=2)
+    accum = options.get("train__grad_accum", 1)
+    advance = make_update(gan, recipe)
+    after, _ = advance(1, before, tiny.images(1, accum, whole=4, size=size))
+    for network in ("g_params", "d_params"):
+        old, new = paths(getattr(before, network)), paths(getattr(after, network))
+        untouched = {name for name in old if np.array_equal(old[name], new[name])}
+        assert untouched == set(filter(without_effect, old))
+
+
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        pytest.param("hinge", EVERYTHING, marks=pytest.mark.slow),
+        ("dual_contrastive", {"model__antialias": True}),
+    ],
+)
+def test_one_and_four_devices_agree(loss, options):
+    gan = tiny.gan(**options)
+    recipe = dataclasses.replace(tiny.RECIPE, loss=loss)
+    accum = options.get("train__grad_accum", 1)
+    layout = {"accum": accum, "batches": 2 if loss == "dual_contrastive" else 1}
+    one, one_metrics = run(gan, recipe, 1, 10, **layout)
+    four, four_metrics = run(gan, recipe, 4, 10, **layout)
+    for here, there in zip(one_metrics, four_metrics, strict=True):
+        assert here.keys() == there.keys()
+        for name in here:
+            assert there[name] == pytest.approx(here[name], rel=1e-4, abs=1e-5), name
+    assert "d/penalty" in one_metrics[0] and "d/penalty" not in one_metrics[1]
+    keys = jax.random.split(jax.random.key(1), 4)
+
+    def images(state):
+        return gan.generator.apply(
+            {"params": state.ema_params, "batch_stats": state.ema_stats},
+            draw_latents(keys, 8),
+            draw_noise(keys, 32),
+            train=False,
+        )
+
+    np.testing.assert_allclose(images(one), images(four), atol=1e-3)
+
+
+@functools.cache
+def small():
+    """Tiny networks and their first state as NumPy arrays: the step cannot donate those."""
+    gan = tiny.gan(learning_rate=0.1)
+    return gan, jax.device_get(tiny.init(gan))
+
+
+def test_a_loop_over_micro_batches_equals_them_in_line():
+    gan, state = small()
+    results = []
+    for unroll in (True, False):
+        recipe = dataclasses.replace(tiny.RECIPE, unroll=unroll, gp_weight=0.0)
+        results.append(make_update(gan, recipe)(1, state, tiny.images(1, 2)))
+    (state_a, terms_a), (state_b, terms_b) = jax.device_get(results)
+    for name in terms_a:
+        assert terms_b[name] == pytest.approx(terms_a[name], rel=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state_a, state_b)
+
+
+def test_the_body_runs_under_shard_map_too():
+    gan, state = small()
+    body = functools.partial(update_networks, gan, tiny.RECIPE, True)
+    images = tiny.images(4)
+    mesh = Mesh(np.array(jax.devices()[:4]), (AXIS,))
+    mapped = jax.jit(
+        jax.shard_map(
+            lambda state, images: body(state, images[0]),
+            mesh=mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )
+    )
+    new_state, terms = jax.device_get(mapped(state, images))
+    same_state, same_terms = jax.device_get(make_update(gan, tiny.RECIPE)(1, state, images))
+    for name in terms:
+        assert terms[name] == pytest.approx(same_terms[name], rel=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), new_state, same_state)
+
+
+def test_bfloat16_comes_near_to_float32():
+    networks, state = small()
+    narrow = tiny.gan(learning_rate=0.1, train__precision="bfloat16")
+    recipe = dataclasses.replace(tiny.RECIPE, gp_weight=0.0)
+    _, wide_terms = make_update(networks, recipe)(1, state, tiny.images(1))
+    recipe = dataclasses.replace(recipe, precision="bfloat16")
+    after, terms = jax.device_get(make_update(narrow, recipe)(1, state, tiny.images(1)))
+    for name, term in wide_terms.items():
+        assert terms[name] == pytest.approx(float(term), rel=0.05, abs=0.05), name
+        assert terms[name] != float(term), name
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
+    assert {leaf.dtype for leaf in jax.tree.leaves(after)} == {
+        np.dtype("float32"),
+        np.dtype("int32"),
+    }
+
+
+def test_two_programs_are_traced_once_each():
+    gan, state = small()
+    traces = []
+
+    def update(grads, opt, params):
+        traces.append(1)
+        return gan.g_tx.update(grads, opt, params)
+
+    counted = dataclasses.replace(gan, g_tx=optax.GradientTransformation(gan.g_tx.init, update))
+    advance, state = make_update(counted, tiny.RECIPE), on_devices(state)
+    for number in range(1, 10):
+        state, _ = advance(number, state, tiny.images(4))
+    assert len(traces) == 2
+    assert int(state.step) == 9
+
+
+def test_each_network_step_changes_its_own_network():
+    gan, first = small()
+    recipe = dataclasses.replace(tiny.RECIPE, gp_weight=0.0)
+
+    def steps(state, images):
+        images = images.astype(jnp.float32) / 255
+        keys = StepKeys.of(recipe, state, images.shape[2])
+        after_d, _ = discriminator_step(gan, recipe, state, images[0], keys, with_penalty=False)
+        after_g, _ = generator_step(gan, recipe, after_d, images[-1], keys)
+        return after_d, after_g, average_generator(recipe, after_g)
+
+    mapped = jax.pmap(steps, AXIS, in_axes=(None, 0), out_axes=None)
+    after_d, after_g, averaged = jax.device_get(mapped(first, tiny.images(1)))
+
+    def differs(a, b):
+        return any(
+            not np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
+        )
+
+    for before, after, own, other in (
+        (first, after_d, "d_params", "g_params"),
+        (after_d, after_g, "g_params", "d_params"),
+    ):
+        assert differs(getattr(before, own), getattr(after, own))
+        assert not differs(getattr(before, other), getattr(after, other))
+        assert differs(before.g_stats, after.g_stats)
+        assert not differs(before.ema_params, after.ema_params)
+
+    decay = float(ramp_decay(jnp.int32(0), 8, 1000.0))
+    jax.tree.map(
+        lambda old, live, ema: np.testing.assert_allclose(
+            ema, decay * old + (1 - decay) * live, atol=1e-6
+        ),
+        first.ema_params,
+        averaged.g_params,
+        averaged.ema_params,
+    )
+
+
+def test_the_penalty_and_its_gradient_against_finite_differences():
+    gan, state = small()
+    images = tiny.images(1, whole=4)
+    both = jnp.asarray(images[0, 0, 0], jnp.float32) / 255
+    real, fake = both[:2], both[2:]
+
+    with jax.enable_x64(True):
+        network = gan.discriminator.clone(dtype=jnp.float64)
+        params, wide = jax.tree.map(jnp.float64, (state.d_params, both))
+        rng = np.random.default_rng(0)
+        direction = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), params)
+
+        @jax.jit
+        def score(params, images):
+            output = network.apply({"params": params}, images, jnp.int32(0))
+            return output.logits.sum(1) + output.side_logits.sum(1)
+
+        slopes = jax.jit(jax.grad(lambda params, x: score(params, x).sum(), argnums=1))
+
+        def mean_squared_norm(params):
+            return (slopes(params, wide) ** 2).sum((1, 2, 3)).mean()
+
+        def moved(size):
+            return jax.tree.map(lambda p, d: p + size * d, params, direction)
+
+        # Each gradient's norm is the difference quotient along the gradient itself.
+        along = slopes(params, wide)
+        along /= jnp.sqrt((along**2).sum((1, 2, 3), keepdims=True))
+        norms = (score(params, wide + 1e-6 * along) - score(params, wide - 1e-6 * along)) / 2e-6
+        expected = (norms**2).mean()
+        # So near that no leaky ReLU turns: there the input gradient jumps.
+        slope = (mean_squared_norm(moved(1e-8)) - mean_squared_norm(moved(-1e-8))) / 2e-8
+
+    def penalty(params):
+        judged = [
+            judge_images(
+                gan.discriminator, params, jnp.int32(0), x, lambda seen: seen, with_gradient=True
+            )
+            for x in (real, fake)
+        ]
+        return gradient_penalty(judged[0].gradient, judged[1].gradient)
+
+    with jax.default_matmul_precision("highest"):
+        value, grads = jax.jit(jax.value_and_grad(penalty))(state.d_params)
+    assert value == pytest.approx(float(expected), rel=1e-4)
+    along = sum(
+        float(jnp.vdot(g, jnp.float32(d)))
+        for g, d in zip(*map(jax.tree.leaves, (grads, direction)), strict=True)
+    )
+    assert along == pytest.approx(float(slope), rel=1e-3)
+
+
+def test_the_steps_own_penalty_is_that_of_its_reals_and_fakes():
+    """With nothing else to minimise, and no augmentation, as the step reports it."""
+    gan, state = small()
+    recipe = dataclasses.replace(tiny.RECIPE, augment_prob=0.0, hflip=False, gp_weight=7.0)
+    images = tiny.images(1)
+
+    def terms_and_fakes(state, images):
+        reals = images.astype(jnp.float32)[0] / 255
+        keys = StepKeys.of(recipe, state, reals.shape[1])
+        _, terms = discriminator_step(gan, recipe, state, reals, keys, with_penalty=True)
+        micro = jnp.int32(0)
+        fakes, _ = generate_fakes(
+            gan,
+            state.g_params,
+            state.g_stats,
+            keys.of_examples(Draw.D_LATENTS, micro),
+            keys.of_examples(Draw.D_NOISE, micro),
+        )
+        return terms["penalty"], fakes
+
+    mapped = jax.pmap(terms_and_fakes, AXIS, in_axes=(None, 0))
+    (found,), (fakes,) = jax.device_get(mapped(state, images))
+    reals = jnp.asarray(images[0, 0, 0], jnp.float32) / 255
+
+    @jax.jit
+    def squared_norms(x):
+        def total(x):
+            output = gan.discriminator.apply({"params": state.d_params}, x, jnp.int32(0))
+            return output.logits.sum() + output.side_logits.sum()
+
+        return jnp.square(jax.grad(total)(x)).sum((1, 2, 3))
+
+    with jax.default_matmul_precision("highest"):
+        norms = np.concatenate([squared_norms(reals), squared_norms(fakes)])
+    assert found == pytest.approx(7.0 * norms.mean(), rel=1e-4)
+
+
+def test_the_ramp_reaches_its_half_life():
+    early, late = (float(ramp_decay(jnp.int32(s), 10, 1000.0)) for s in (99, 10**6))
+    assert early == pytest.approx(0.5 ** (10 / (0.05 * 1000)), rel=1e-5)
+    assert late == pytest.approx(0.5 ** (10 / 1000), rel=1e-5)
+
+
+def test_the_references_schedule():
+    steps = np.arange(30_001)
+    decays = np.asarray(reference_decay(jnp.asarray(steps), 0, 0.0))
+    copies, averages = steps[decays == 0], steps[(decays > 0) & (decays < 1)]
+    assert (copies[0], copies[1], copies[-1], len(copies)) == (2, 1002, 24_002, 25)
+    assert (averages[0], averages[1]) == (20_010, 20_020)
+    np.testing.assert_allclose(decays[averages], 0.995)
