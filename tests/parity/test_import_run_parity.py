@@ -1,7 +1,10 @@
 """Checkpoints that lightweight-gan's Trainer saves, as runs of lwgan."""
 
+import os
 import pathlib
 import pickle
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +16,12 @@ from trainer import Draws, Trainer, given
 
 from lwgan.errors import UserError
 from lwgan.interop.torch_runs import import_checkpoint
-from lwgan.models.build import CHANNELS, build_discriminator, build_generator
+from lwgan.models.build import CHANNELS, build_discriminator, build_generator, generator_shapes
 from lwgan.runs import checkpoint, manifest
 from lwgan.runs.directory import read_run
 from lwgan.sampling.sampler import Sampler
 from lwgan.training.state import build_gan, init_state
+from tests.house import ROOT
 
 pytestmark = pytest.mark.parity
 
@@ -97,10 +101,11 @@ def test_imported_run(case, tmp_path):
     step = manifest.resolve_step(workdir, None)
     assert step == 42_000
 
+    generator = build_generator(config)
     latents = np.random.default_rng(0).standard_normal((3, config.model.latent_dim), np.float32)
     for weights, theirs in (("raw", trainer.GAN.G), ("ema", trainer.GAN.GE)):
-        params, stats = checkpoint.restore_generator(workdir, step, like, weights)
-        sampler = Sampler(build_generator(config), params, stats)
+        saved = checkpoint.restore_generator(workdir, step, generator_shapes(generator), weights)
+        sampler = Sampler(generator, saved["params"], saved["batch_stats"])
         ours = sampler(jnp.asarray(latents), seed=0, batch_size=2)
         with torch.no_grad():
             theirs = reference.nhwc(theirs(torch.from_numpy(latents)))
@@ -213,3 +218,19 @@ def test_something_else(good, what, tmp_path):
     path = tmp_path / "model_1.pt"
     torch.save(OTHERS[what](_tensors(good)), path)
     _refused(path, tmp_path / "run")
+
+
+def test_the_command_needs_no_configs_and_minds_no_others(good, tmp_path):
+    """In a directory whose package ``configs`` is somebody else's."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "__init__.py").write_text("raise ImportError('not lwgan's')\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", "lwgan.import_torch", f"--checkpoint={good}", "--workdir=run"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("Imported step 42000 into run: 32 px grey, latents of 16")
+    assert manifest.saved_steps(tmp_path / "run") == [42_000]

@@ -8,6 +8,7 @@ import reference
 from reference import package, torch
 
 from lwgan.training.losses import LOSSES, gradient_penalty, reconstruction
+from lwgan.training.step import judge_images
 
 pytestmark = pytest.mark.parity
 
@@ -85,22 +86,28 @@ def test_penalty_of_weights():
     images = RNG.random((2, 32, 32, 3)).astype(np.float32)
 
     pair.gan.zero_grad()
-    images = reference.nchw(images).requires_grad_()
-    logits = pair.gan.D(images)[:2]
+    inputs = reference.nchw(images).requires_grad_()
+    logits = pair.gan.D(inputs)[:2]
     ones = [torch.ones_like(x) for x in logits]
-    (gradient,) = package.torch_grad(logits, images, ones, create_graph=True)
+    (gradient,) = package.torch_grad(logits, inputs, ones, create_graph=True)
     theirs = 10 * (gradient.reshape(2, -1).norm(2, dim=1) ** 2).mean()
     theirs.backward()
 
     @reference.jit
     @jax.value_and_grad
     def penalty(params, images):
-        def total(images):
-            output = pair.discriminator.apply({"params": params}, images, jnp.int32(0))
-            return output.logits.sum() + output.side_logits.sum()
-
-        gradient = jax.grad(total)(images)
-        return 10 * gradient_penalty(gradient, gradient)
+        judged = [
+            judge_images(
+                pair.discriminator,
+                params,
+                jnp.int32(0),
+                image[None],
+                lambda seen: seen,
+                with_gradient=True,
+            )
+            for image in images
+        ]
+        return 10 * gradient_penalty(judged[0].gradient, judged[1].gradient)
 
     with jax.default_matmul_precision("highest"):
         ours, grads = penalty(pair.imported.d_params, images)

@@ -8,8 +8,6 @@ own. The Inception weights are random, in the format of pytorch-fid's file.
 import importlib.util
 import json
 import pathlib
-import subprocess
-import sys
 from unittest import mock
 
 import jax
@@ -25,7 +23,7 @@ from lwgan.metrics.frechet import frechet_distance, moments
 from lwgan.metrics.networks import inception
 from lwgan.metrics.networks.features import BATCH_SIZES, FEATURES, open_features
 from lwgan.metrics.networks.weights import read_tensors
-from tests.house import ROOT
+from tests.calling import call
 
 torch = pytest.importorskip("torch")
 for package in ("torchvision", "pytorch_fid", "torch_fidelity", "cleanfid", "skimage"):
@@ -126,12 +124,7 @@ def theirs(inception_file):
 
 
 def command(*arguments):
-    ended = subprocess.run(
-        [sys.executable, "-m", "lwgan.evaluate", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    ended = call("lwgan.evaluate", *arguments)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.parity
 SHAPES = ((3, 4), (5,), (2, 2, 2))
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", ["adam", "adabelief"])
 @pytest.mark.parametrize("scale", [1.0, 1e-5])
 @pytest.mark.parametrize("rate", [2e-4, 1e-2])
 def test_twelve_updates(name, scale, rate):

@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -15,10 +16,10 @@ from configs import default
 from lwgan.data import decode
 from lwgan.errors import UserError
 from lwgan.models.build import CHANNELS
-from lwgan.settings.checks import allowed, holds
+from lwgan.settings.checks import allowed, holds, with_choices
 from lwgan.settings.defaults import by_full_name, flatten
 from lwgan.settings.files import changes, fixed_change, from_json, to_json
-from lwgan.training.checks import check_devices, check_settings
+from lwgan.training.checks import NAMES, check_devices, check_settings
 from lwgan.training.state import build_gan, init_state
 from tests.house import ROOT
 
@@ -54,7 +55,10 @@ def test_the_list_of_settings_says_each_with_its_meaning_and_what_is_allowed():
     lines = ended.stdout.splitlines()
     for name, setting in by_full_name().items():
         place = lines.index(f"{name} = {setting.default!r}")
-        assert setting.meaning in lines[place + 1] and allowed(setting) in lines[place + 1]
+        choices = NAMES.get(name, ())
+        assert setting.meaning in lines[place + 1]
+        assert allowed(with_choices(setting, choices)) in lines[place + 1]
+        assert all(re.search(rf"\b{choice}\b", lines[place + 1]) for choice in choices)
     assert "whole number from 1; cannot change within a run" in ended.stdout
 
 
@@ -76,9 +80,9 @@ def test_ffhq_takes_a_size(size):
 @pytest.mark.parametrize(
     ("name", "values", "allowed"),
     [
-        ("data.source", ["disk", "", 3], "folder, openmoji"),
+        ("data.source", ["disk", "", 3], "folder"),
         ("data.path", [None, 3], "text"),
-        ("data.subset", ["birds"], "all, animals, faces, food"),
+        ("data.subset", ["birds"], "animals"),
         ("data.image_size", [0, -64, 16, 48, 2048, 64.5, "64"], "power of two from 32 to 1024"),
         ("data.mode", ["RGB", "cmyk"], "grey, rgb, rgba"),
         ("data.crop_prob", [-0.1, 1.1, NAN, "half"], "from 0 to 1"),
@@ -97,19 +101,19 @@ def test_ffhq_takes_a_size(size):
         ("model.disc_output_size", [0, 2, 25, (5,)], "1, 5"),
         ("model.side_channels", [1, -1], "at least 2, or 0"),
         ("model.recon_size", [8, 100, 2048], "power of two from 16 to 1024"),
-        ("loss.kind", ["wasserstein", ["hinge"]], "dual_contrastive, hinge"),
+        ("loss.kind", ["wasserstein", ["hinge"]], "hinge"),
         ("loss.gp_weight", [-1.0, NAN, INF], "number from 0"),
         ("loss.gp_every", [0], "from 1"),
         ("loss.aux_weight", [-0.5, INF], "number from 0"),
         ("augment.prob", [-1.5, 1.01, NAN], "from -1 to 1"),
         ("augment.types", ["color", ["color"], (1,)], r"\('cutout','translation'\), or \(\)"),
         ("augment.hflip", [0.5], "True or False"),
-        ("optim.name", ["sgd"], "adabelief, adam"),
+        ("optim.name", ["sgd"], "adam"),
         ("optim.learning_rate", [0.0, -1e-4, NAN, INF, None], "above 0"),
         ("optim.b1", [-0.1, 1.0, NAN], "below 1"),
         ("optim.b2", [1.0], "below 1"),
         ("optim.ttur_mult", [0.0], "above 0"),
-        ("ema.schedule", ["linear"], "ramp, reference"),
+        ("ema.schedule", ["linear"], "ramp"),
         ("ema.half_life", [0.0], "above 0"),
         ("train.num_steps", [0], "from 1"),
         ("train.batch_size", [0, -8], "from 1"),
@@ -129,8 +133,8 @@ def test_ffhq_takes_a_size(size):
         ("eval.every", [-1], "from 0"),
         ("eval.metrics", ["kid", (1,)], r"\('kid','fid'\)"),
         ("eval.num_images", [7], "from 8"),
-        ("eval.features", ["vgg"], "efficientnet_lite0, inception"),
-        ("eval.resize", ["nearest"], "clean, pytorch_fid"),
+        ("eval.features", ["vgg"], "inception"),
+        ("eval.resize", ["nearest"], "clean"),
         ("eval.background", ["red"], "black, white"),
         ("track.aim", ["no"], "True or False"),
         ("track.repo", [None], "text"),
