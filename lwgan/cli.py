@@ -37,8 +37,7 @@ def run(
     *,
     takes_config: bool = False,
 ) -> None:
-    """Parses the flags, runs the command, and exits with the code of what happened, unless it
-    finished.
+    """Parses the flags and runs the command; exits with the code of what went wrong.
 
     Args:
       define_flags: defines the command's flags.

@@ -1,6 +1,4 @@
-"""The images of a dataset at training size, decoded once and kept: in memory, in a file, or not at
-all.
-"""
+"""Images at training size, decoded once and kept: in memory, in a file, or not at all."""
 
 import hashlib
 import io

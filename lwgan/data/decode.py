@@ -125,9 +125,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def to_rgb(images: np.ndarray, background: str) -> np.ndarray:
-    """uint8 (…, H, W, 3) of images with 1, 3 or 4 channels; a name in ``BACKGROUNDS`` lies under
-    rgba.
-    """
+    """uint8 (…, H, W, 3) of 1, 3 or 4 channels; under rgba lies a name in ``BACKGROUNDS``."""
     if images.shape[-1] == 4:
         alpha = images[..., 3:] / np.float32(255)
         under = BACKGROUNDS[background] * (1 - alpha)
@@ -177,8 +175,7 @@ def crop(array: np.ndarray, size: int, prob: float, key: Sequence[int]) -> np.nd
 
 
 def perceptual_hash(tiny: np.ndarray) -> int:
-    """64 bits of an image at 32×32, (32, 32, C), that barely change with size, compression and
-    brightness.
+    """64 bits of (32, 32, C) that barely change with size, compression and brightness.
 
     Which of the 8×8 lowest frequencies lie above their median.
     """

@@ -11,9 +11,7 @@ from lwgan.errors import UserError
 def parallel_map(
     function: Callable[[int], np.ndarray], numbers: range, num_threads: int
 ) -> Iterator[np.ndarray]:
-    """``map`` in order over tf.data's threads, a little ahead of its reader; a ``UserError`` comes
-    through.
-    """
+    """``map`` in order on tf.data's threads, a little ahead; a ``UserError`` comes through."""
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")

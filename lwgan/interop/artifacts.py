@@ -1,5 +1,6 @@
-"""A trained generator in files for other programs: StableHLO, which needs no lwgan, and
-safetensors.
+"""A trained generator in files for other programs: StableHLO and safetensors.
+
+StableHLO needs no lwgan to be run.
 """
 
 import pathlib
@@ -50,8 +51,7 @@ def read_stablehlo(path: pathlib.Path) -> Generate:
 
 
 def write_safetensors(path: pathlib.Path, trained: Trained) -> None:
-    """Parameters and statistics by their names in Flax, and in the metadata how to build the
-    generator.
+    """Writes parameters and statistics by their names in Flax, with what builds the generator.
 
     The metadata are ``settings`` (the text of ``config.json``), ``step``, ``weights`` and ``lwgan``
     (the version).

@@ -151,9 +151,7 @@ def generator_table(image_size: int) -> Table:
 
 
 def discriminator_table(image_size: int) -> Table:
-    """Where each tensor of a discriminator goes, by its name; also for options that it may not
-    have.
-    """
+    """Where each tensor of a discriminator goes, by name; of options that it lacks, too."""
     table = {
         # 5×5 logits.
         **_conv("to_logits.0", "logits_hidden"),

@@ -4,9 +4,7 @@ import numpy as np
 
 
 def mean_distance(images: np.ndarray) -> float:
-    """The mean Euclidean distance of two different images of (N, …), per value: a collapse shows in
-    it.
-    """
+    """The mean Euclidean distance, per value, of two different images of (N, …)."""
     flat = images.reshape(len(images), -1).astype(np.float64)
     squares = (flat**2).sum(1)
     squared = np.maximum(squares[:, None] + squares[None] - 2 * flat @ flat.T, 0)

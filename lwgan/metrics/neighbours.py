@@ -1,4 +1,5 @@
-"""What nearest neighbours in feature space tell: precision, recall, and what was learnt by heart.
+"""What nearest neighbours in feature space tell: precision, recall, memorisation.
+
 All float64.
 """
 
@@ -16,8 +17,7 @@ SAME = 1e-6
 
 
 def precision_and_recall(samples: np.ndarray, reals: np.ndarray, k: int = K) -> tuple[float, float]:
-    """Improved precision and recall (Kynkäänniemi et al. 2019, arXiv:1904.06991) of features (N,
-    D), (M, D).
+    """Improved precision and recall of features (N, D) and (M, D), in float64 (arXiv:1904.06991).
 
     Precision is the share of samples that lie no farther from some real image than its k-th nearest
     real one does; recall is the same with the sets exchanged. Each has more than ``k`` images.
@@ -65,8 +65,7 @@ class Memorisation(NamedTuple):
 
 
 def memorisation(samples: np.ndarray, training: np.ndarray, mirrored: np.ndarray) -> Memorisation:
-    """Of features of samples (N, D), of training images (M, D) and of their mirror images (M, D); M
-    > K.
+    """How near samples (N, D) come to training images (M, D) and their mirror images; M > K.
 
     "Closer than that image's own nearest neighbour" is the test of Alaa et al. 2022
     (arXiv:2102.08921). Now and then it strikes new images, too; how often, and how near they come,

@@ -194,9 +194,7 @@ class Downsample(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Paints the image again from a discriminator's features: (B, S, S, C) -> (B, size, size,
-    channels).
-    """
+    """Paints the image again from features: (B, S, S, C) -> (B, size, size, channels)."""
 
     size: int
     channels: int
@@ -215,9 +213,7 @@ class Decoder(nn.Module):
 
 
 class GlobalContext(nn.Module):
-    """Skip-layer excitation by attention pooling: (B, H, W, C) -> a gate (B, 1, 1, features) in (0,
-    1).
-    """
+    """Skip-layer excitation by attention pooling: (B, H, W, C) -> gate (B, 1, 1, features)."""
 
     features: int
     dtype: jnp.dtype = jnp.float32
@@ -232,8 +228,7 @@ class GlobalContext(nn.Module):
 
 
 class FrequencyContext(nn.Module):
-    """Skip-layer excitation by a fixed set of cosines (FCANet, Qin et al. 2021), as in
-    lightweight-gan.
+    """Skip-layer excitation by fixed cosines (FCANet, Qin et al. 2021), as in lightweight-gan.
 
     (B, H, W, C) -> a gate (B, 1, 1, features) in (0, 1).
     """

@@ -82,8 +82,7 @@ def examine(workdir: pathlib.Path) -> tuple[list[int], dict[int, str]]:
 
 
 def set_damaged_aside(workdir: pathlib.Path, reasons: Mapping[int, str]) -> None:
-    """Names damaged checkpoints and moves them to ``damaged/``, so that their steps can be saved
-    again.
+    """Names damaged checkpoints and moves them to ``damaged/``: their steps are saved again.
 
     ``reasons`` are those that ``examine`` found.
     """

@@ -63,9 +63,7 @@ class LogWriter(QuietWriter):
 
 
 class JsonLinesWriter(QuietWriter):
-    """Scalars as one JSON object a line: ``{"step": 50, "d/adversarial": 1.93, …}``; not finite:
-    null.
-    """
+    """Scalars, a JSON object a line: ``{"step": 50, "d/adversarial": 1.93}``; not finite: null."""
 
     def __init__(self, path: pathlib.Path, step: int):
         """Goes on from ``step``: later lines, of updates that will be made again, are dropped."""

@@ -4,8 +4,7 @@ import numpy as np
 
 
 def between(starts: np.ndarray, ends: np.ndarray, steps: int) -> np.ndarray:
-    """Latents (N, D) each -> (N · steps, D): from each start to its end along the sphere, both
-    included.
+    """Paths (N · steps, D) from starts (N, D) to ends (N, D) along the sphere, ends included.
 
     The direction turns at constant speed (Shoemake, SIGGRAPH 1985), and the length changes at
     constant speed.
@@ -29,8 +28,7 @@ def angles(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 def closed_loop(keyframes: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Latents (K, D) -> a path (frames, D) through all and back to the first, and the K + 1 frames
-    at them.
+    """A path (frames, D) through latents (K, D) and back, and the K + 1 frames at them.
 
     Each way from one to the next takes whole frames in proportion to its angle, so that the angle
     from frame to frame is as constant as that allows. The last frame is the first.

@@ -1,5 +1,4 @@
-"""DiffAugment (Zhao et al. 2020, arXiv:2006.10738) as lightweight-gan 1.2.1 has it, from dm-pix
-parts.
+"""DiffAugment (arXiv:2006.10738) as lightweight-gan 1.2.1 has it, from dm-pix parts.
 
 Pure and differentiable, one image (H, W, C) in [0, 1] and one key at a time. What is drawn and what
 is done with it are apart, so that either can be checked alone. Values are never clipped, and what
@@ -18,9 +17,7 @@ Shape = tuple[int, int, int]
 
 
 class Augmentation(NamedTuple):
-    """``draw(key, shape)`` gives the random numbers for one image, ``apply(image, drawn)`` uses
-    them.
-    """
+    """``draw(key, shape)`` gives one image's random numbers, ``apply(image, drawn)`` uses them."""
 
     draw: Callable[[jax.Array, Shape], Any]
     apply: Callable[[jax.Array, Any], jax.Array]
@@ -97,9 +94,7 @@ def apply_cutout(image: jax.Array, drawn: jax.Array) -> jax.Array:
 
 
 def _draw_offset(vertical: bool, horizontal: bool) -> Callable[[jax.Array, Shape], jax.Array]:
-    """Even whole pixels (down, right), int32 (2,), up to the side either way (0 where not asked
-    for).
-    """
+    """Even whole pixels (down, right), int32 (2,), up to the side; 0 where not asked for."""
 
     def draw(key: jax.Array, shape: Shape) -> jax.Array:
         side = jnp.array(shape[:2])

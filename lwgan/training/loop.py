@@ -1,6 +1,4 @@
-"""Training a run: from where it stands, through the loop, and back to a checkpoint where it went
-wrong.
-"""
+"""Training a run: from where it stands, through the loop, back where it went wrong."""
 
 import contextlib
 import functools
@@ -94,8 +92,7 @@ def train_session(
     *,
     profile: bool,
 ) -> TrainState:
-    """Trains to the end, or until ``stop()``; where numbers are not finite, from a checkpoint
-    again.
+    """Trains to the end or until ``stop()``; where numbers are not finite, goes back.
 
     Raises:
       UserError: it went wrong more than ``train.max_recoveries`` times in a row.

@@ -38,14 +38,11 @@ def dual_contrastive(high: jax.Array, low: jax.Array) -> jax.Array:
 
 
 class AdversarialLoss(NamedTuple):
-    """What each network minimises; the generator's reads a second batch of reals where it needs
-    one.
-
-    Both take the logits of reals and of fakes.
-    """
+    """What each network minimises, of the logits of reals and of fakes."""
 
     discriminator: Callable[[jax.Array, jax.Array], jax.Array]
     generator: Callable[[jax.Array | None, jax.Array], jax.Array]
+    # Whether the generator's reads a second batch of reals; without, it gets None for them.
     generator_needs_reals: bool
     # Whether it compares images with each other: there must be one logit for each.
     compares_images: bool

@@ -73,9 +73,7 @@ class Update:
         return (self.penalized if with_penalty else self.plain)(state, images)
 
     def programs(self) -> dict[str, tuple[Program, float]]:
-        """Those that training runs, by name, each with its share of the steps, the first step's
-        first.
-        """
+        """Those that training runs, by name, with their shares of the steps, in their order."""
         share = 1 / self.gp_every if self.gp_every else 0.0
         both = {"penalized": (self.penalized, share), "plain": (self.plain, 1 - share)}
         return {name: program for name, program in both.items() if program[1] > 0}

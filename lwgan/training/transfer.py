@@ -23,9 +23,7 @@ _MUST_AGREE = ("data.mode", "model.latent_dim")
 
 
 class Origin(NamedTuple):
-    """The weights that a run begins from, as NumPy arrays: of the EMA generator and the
-    discriminator.
-    """
+    """The weights that a run begins from: of the EMA generator and the discriminator, in NumPy."""
 
     workdir: pathlib.Path
     step: int
@@ -35,8 +33,7 @@ class Origin(NamedTuple):
 
 
 def read_origin(workdir: pathlib.Path, step: int | None, config: ConfigDict) -> Origin:
-    """The weights of a run at its newest whole checkpoint, or at ``step``, for a run of these
-    settings.
+    """The weights of a run at a step, the newest by default, for a run of these settings.
 
     Raises:
       UserError: there is no such run or checkpoint, or its images or latents are of another kind.
@@ -61,8 +58,7 @@ def read_origin(workdir: pathlib.Path, step: int | None, config: ConfigDict) -> 
 def find_origin(
     this_run: Run, init_from: str | None, config: ConfigDict, *, new: bool, begun: bool
 ) -> Origin | None:
-    """What a run begins with that has no checkpoint: ``--init_from`` of a new run, or what it
-    noted.
+    """What a run without a checkpoint begins with: ``--init_from``, or what it has noted.
 
     A new run notes its origin, for ``run.json``. ``begun``: it has a checkpoint, so there is
     nothing to read.
@@ -117,8 +113,7 @@ def start_from(fresh: TrainState, origin: Origin) -> TrainState:
 
 
 def merge_layers(own: Params, other: Params) -> tuple[Params, str]:
-    """``own`` with every layer of ``other`` that has the same name and shapes, and a report in one
-    line.
+    """``own`` with each layer of ``other`` of the same name and shapes, and a report in a line.
 
     Names tell resolutions, so that networks for other image sizes share what lies between. Nothing
     is resized: a kernel of other widths connects features that mean something else, and its bias

@@ -1,5 +1,7 @@
-"""The commands that read a run, from the shell, in another directory than the code's."""
+"""The commands that read a run, in another directory than the code's; and the wheel."""
 
+import contextlib
+import importlib
 import itertools
 import os
 import re
@@ -18,6 +20,7 @@ from lwgan.interop import artifacts
 from lwgan.sampling import paths, sheets
 from lwgan.sampling.sampler import to_uint8
 from tests import tiny
+from tests.calling import call
 from tests.house import ROOT
 from tests.sampling.test_video import read
 
@@ -43,17 +46,26 @@ def test_texts_that_name_no_seeds(text):
         cli.parse_seeds("--seeds", text)
 
 
-def start(place, *arguments, path=ROOT):
+def start(place, name, *arguments):
+    """Calls a command in a directory: the lines that it prints."""
+    with contextlib.chdir(place):
+        ended = call(name, *arguments)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.splitlines()
+
+
+def start_process(place, path, *arguments):
+    """Starts a module in a process of its own: the lines that it prints."""
     environment = os.environ | {"PYTHONPATH": str(path), "XLA_FLAGS": ""}
     ended = subprocess.run(
-        [sys.executable, "-m", *arguments],
+        [sys.executable, "-m", *map(str, arguments)],
         cwd=place,
         env=environment,
         capture_output=True,
         text=True,
     )
     assert ended.returncode == 0, ended.stderr
-    return ended.stdout.splitlines(), ended.stderr
+    return ended.stdout.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +83,9 @@ def image(path):
         return np.asarray(image.convert("RGB"))
 
 
-@pytest.mark.slow
 def test_sample(place):
     out = place / "run" / "generated"
-    printed, _ = start(place, "lwgan.sample", "--workdir=run", "--num_images=9", "--save_npy")
+    printed = start(place, "lwgan.sample", "--workdir=run", "--num_images=9", "--save_npy")
     folder = out / "00000006-seed0-ema"
     assert [line.split(": ")[-1] for line in printed] == [
         "run/generated/00000006-seed0-ema/00000.png … 00008.png",
@@ -88,7 +99,7 @@ def test_sample(place):
         assert np.abs(image(folder / f"{number:05d}.png") - expected[number]).max() <= 1
 
     # Again: beside what is there.
-    printed, _ = start(place, "lwgan.sample", "--workdir=run", "--num_images=4", "--nrow=1")
+    printed = start(place, "lwgan.sample", "--workdir=run", "--num_images=4", "--nrow=1")
     assert image(out / "00000006-seed0-ema.1" / "grid.png").shape == (4 * 34 + 2, 36, 3)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -103,7 +114,6 @@ def test_sample(place):
             assert np.abs(drawn - image_of_seed).max() <= 1
 
 
-@pytest.mark.slow
 def test_fresh_noise_is_another_each_time(place):
     for out in ("a", "b"):
         arguments = ["--workdir=run", "--noise=fresh", "--format=npy", f"--out={out}"]
@@ -114,10 +124,9 @@ def test_fresh_noise_is_another_each_time(place):
     assert (first != second).any((1, 2, 3)).all()
 
 
-@pytest.mark.slow
 def test_interpolate(place):
     arguments = ["--seeds=1,5,9", "--frames=13", "--fps=24", "--num_images=2", "--save_frames"]
-    printed, _ = start(place, "lwgan.interpolate", "--workdir=run", *arguments)
+    printed = start(place, "lwgan.interpolate", "--workdir=run", *arguments)
     folder = place / "run" / "videos" / "00000006-seeds1-5-9-ema"
     assert [place / line for line in printed] == [
         folder / name for name in ("interpolation.mp4", "sheet.png", "frames")
@@ -139,14 +148,11 @@ def test_interpolate(place):
     assert image(folder / "sheet.png").shape == (3 * (20 + 36), 8 * 34 + 2, 3)
 
 
-@pytest.mark.slow
-def test_progress_leaves_out_what_is_damaged(place):
-    printed, warned = start(
-        place, "lwgan.progress", "--workdir=run", "--num_images=9", "--format=gif"
-    )
+def test_progress_leaves_out_what_is_damaged(place, caplog):
+    printed = start(place, "lwgan.progress", "--workdir=run", "--num_images=9", "--format=gif")
     folder = place / "run" / "videos" / "00000006-progress-seed0-ema"
     assert [place / line for line in printed] == [folder / "progress.gif", folder / "sheet.png"]
-    assert "Checkpoint 4 is damaged" in warned
+    assert "Checkpoint 4 is damaged" in caplog.text
     with Image.open(folder / "progress.gif") as video:
         assert video.n_frames == 2 and video.info["duration"] == 250
     sheet = image(folder / "sheet.png").astype(int)
@@ -157,9 +163,8 @@ def test_progress_leaves_out_what_is_damaged(place):
         assert np.abs(strip - sheets.make_grid(drawn, 8)).max() <= 1
 
 
-@pytest.mark.slow
 def test_export(place):
-    printed, _ = start(place, "lwgan.export", "--workdir=run")
+    printed = start(place, "lwgan.export", "--workdir=run")
     folder = place / "run" / "export" / "00000006-ema"
     names = ["generator.stablehlo", "generator.safetensors"]
     own = lwgan.load(place / "run")
@@ -171,12 +176,15 @@ def test_export(place):
     assert sorted(p.name for p in folder.iterdir()) == sorted(names)
 
 
-@pytest.mark.slow
-def test_help_shows_the_shared_flags(place):
-    for name in ("sample", "interpolate", "progress", "export"):
-        printed, _ = start(place, f"lwgan.{name}", "--help")
-        text = "\n".join(printed)
-        assert "--workdir" in text and "--out" in text, name
+def test_help_begins_with_what_the_command_does_and_shows_its_flags():
+    """All in one process: no command's flags are in another's way."""
+    for name in ("sample", "interpolate", "progress", "export", "evaluate", "preview"):
+        ended = call(f"lwgan.{name}", "--help")
+        module = importlib.import_module(f"lwgan.{name}")
+        assert ended.returncode == 0 and ended.stdout.startswith(module.__doc__.strip()), name
+        assert "--workdir" in ended.stdout, name
+    assert "dry_run" in call("main", "--help").stdout
+    assert "--save_every" in call("lwgan.import_torch", "-h").stdout
 
 
 @pytest.mark.slow
@@ -195,10 +203,10 @@ def test_the_wheel_works_elsewhere(place, tmp_path):
         f"--wheel-dir={tmp_path}",
         str(source),
     ]
-    start(tmp_path, *wheel)
+    start_process(tmp_path, ROOT, *wheel)
     (built,) = tmp_path.glob("*.whl")
     site = tmp_path / "site"
-    start(tmp_path, "pip", "install", "--no-deps", f"--target={site}", str(built))
+    start_process(tmp_path, ROOT, "pip", "install", "--no-deps", f"--target={site}", built)
     # Somebody else's package of that name, first in the path of every command.
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "configs").mkdir(parents=True)
@@ -233,7 +241,8 @@ def test_the_wheel_works_elsewhere(place, tmp_path):
     assert "step 4  " in trained.stderr
     for name in ("sample", "progress", "interpolate", "export"):
         options = ["--frames=5"] if name == "interpolate" else []
-        start(elsewhere, f"lwgan.{name}", "--workdir=run", f"--out={name}", *options, path=site)
+        arguments = ["--workdir=run", f"--out={name}", *options]
+        start_process(elsewhere, site, f"lwgan.{name}", *arguments)
         assert list((elsewhere / name).iterdir())
-    printed, _ = start(elsewhere, "lwgan.evaluate", "--workdir=run", path=site)
+    printed = start_process(elsewhere, site, "lwgan.evaluate", "--workdir=run")
     assert printed[1].split()[:2] == ["step", "kid"]

@@ -49,7 +49,6 @@ def cache(tmp_path_factory):
 LITE = ("--features=efficientnet_lite0", "--num_images=24")
 
 
-@pytest.mark.slow
 def test_a_run_is_measured(workdir):
     ended = command(f"--workdir={workdir}", "--step=all", *LITE)
     assert ended.returncode == 0, ended.stderr
@@ -89,7 +88,6 @@ def test_a_run_is_measured(workdir):
     assert updated == records
 
 
-@pytest.mark.slow
 def test_a_run_with_held_out_images_is_measured_beside_both(workdir, tmp_path):
     held = tmp_path / "run"
     shutil.copytree(workdir, held, ignore=lambda *_: ["generated", "metrics.json"])
@@ -113,7 +111,6 @@ def test_a_run_with_held_out_images_is_measured_beside_both(workdir, tmp_path):
     assert not (held / "generated").exists()
 
 
-@pytest.mark.slow
 def test_two_folders_are_compared(tmp_path):
     for name, seeds in (("a", range(10)), ("b", range(10, 20))):
         (tmp_path / name).mkdir()

@@ -87,7 +87,6 @@ def test_one_image(tmp_path):
             preview.one_image(str(tmp_path / name), config(), 3)
 
 
-@pytest.mark.slow
 def test_the_command(folder, tmp_path, caplog):
     def command(*arguments):
         config = f"--config={ROOT / 'configs' / 'folder.py'}"

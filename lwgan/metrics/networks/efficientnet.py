@@ -37,9 +37,7 @@ STAGES = (
 
 
 class Depthwise(nn.Module):
-    """A convolution of each channel by itself, (B, H, W, C) -> (B, H/s, W/s, C), padded as
-    TensorFlow does.
-    """
+    """A convolution of each channel by itself: (B, H, W, C) -> (B, H/s, W/s, C)."""
 
     kernel: int
     stride: int
@@ -63,9 +61,7 @@ class Depthwise(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Images float32 (B, 224, 224, 3), values (x - 127) / 128 -> features (B, 1280), logits (B,
-    1000).
-    """
+    """float32 (B, 224, 224, 3), (x - 127) / 128 -> features (B, 1280), logits (B, 1000)."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Output:

@@ -1,6 +1,4 @@
-"""Networks that images are compared with: a table, and one function that opens one with its
-weights.
-"""
+"""Networks that images are compared with: a table, and how one is opened."""
 
 import contextlib
 import dataclasses
@@ -99,8 +97,7 @@ class Features:
 
 
 def open_features(name: str, path: str = "", resize: str = "clean") -> Features:
-    """The network ``name`` of ``FEATURES`` with the weights of a file, or else with the published
-    ones.
+    """The network ``name`` of ``FEATURES`` with the weights of a file, or the published ones.
 
     ``resize`` is a name in ``RESIZES``.
 
@@ -135,9 +132,7 @@ def _on_host(output: Output, count: int) -> Output:
 
 
 def _inception_scale(images: jax.Array, way: str) -> jax.Array:
-    """Each package has its own: clean-fid's network wants (x - 128) / 128, pytorch-fid's 2 x / 255
-    - 1.
-    """
+    """As each package does: clean-fid's (x - 128) / 128, or pytorch-fid's 2 x / 255 - 1."""
     return (images - 128) / 128 if way == "clean" else 2 * (images / 255) - 1
 
 

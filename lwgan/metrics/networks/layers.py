@@ -1,6 +1,4 @@
-"""What both networks share: their output, and weights with batch normalisation made part of
-convolutions.
-"""
+"""What both networks share: their output, and batch normalisation folded into weights."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -32,8 +30,7 @@ class Output(NamedTuple):
 def fold(
     network: nn.Module, image_size: int, table: Table, tensors: Tensors, path: str
 ) -> Mapping[str, Any]:
-    """The parameters of ``network`` from PyTorch's tensors; those that the table does not name are
-    ignored.
+    """The parameters of ``network`` from those of PyTorch's tensors that the table names.
 
     Raises:
       UserError: a tensor is missing, or has another shape; ``path`` is named.

@@ -30,9 +30,7 @@ def clean(size: int, new_size: int) -> np.ndarray:
 
 
 def pytorch_fid(size: int, new_size: int) -> np.ndarray:
-    """float64 (new_size, size): PyTorch's bilinear interpolation, align_corners=False, no
-    antialiasing.
-    """
+    """float64 (new_size, size): PyTorch's bilinear, align_corners=False, not antialiased."""
     # In float32, as there.
     scale, half = np.float32(size) / np.float32(new_size), np.float32(0.5)
     places = np.maximum((np.arange(new_size, dtype=np.float32) + half) * scale - half, 0)

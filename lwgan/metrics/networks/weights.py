@@ -1,6 +1,4 @@
-"""Reads the tensors of PyTorch's files and of safetensors, without PyTorch and without running what
-they hold.
-"""
+"""Reads tensors of PyTorch's files and of safetensors, and runs nothing that they hold."""
 
 import collections
 import io
@@ -37,8 +35,7 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def read_tensors(path: pathlib.Path) -> Tensors:
-    """The tensors of a file by name: PyTorch's state dict (zip, or the format before 1.6), or
-    safetensors.
+    """The tensors of a file by name: PyTorch's state dict (also from before 1.6) or safetensors.
 
     Raises:
       UserError: it cannot be read, or holds anything but tensors in plain containers.
