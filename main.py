@@ -3,8 +3,8 @@
   python main.py --config=configs/quickstart.py
   python main.py --config=configs/folder.py --config.data.path=~/photos
   python main.py --workdir=runs/folder --config.train.num_steps=300000
-  python main.py --config=configs/folder.py --config.data.path=~/few --init_from=runs/folder
-  --freeze_d=2
+  python main.py --config=configs/folder.py --config.data.path=~/few --workdir=runs/few \\
+      --init_from=runs/folder
 
 Any setting can be given as --config.group.name=value; python -m lwgan.settings lists them.
 """

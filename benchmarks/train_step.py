@@ -2,8 +2,7 @@
 lightweight-gan.
 
     python benchmarks/train_step.py                  # the quickstart, and the full width at 64 px
-    python benchmarks/train_step.py --compare        # beside lightweight-gan 1.2.1 (needs it and
-    torch)
+    python benchmarks/train_step.py --compare        # beside lightweight-gan 1.2.1
 
 The gradient penalty comes in one step of ``loss.gp_every``: the figures are means over that cycle,
 of the medians of both kinds of step. Each package works in a process of its own; when two are

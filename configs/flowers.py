@@ -1,11 +1,9 @@
-"""Oxford Flowers, 8,189 images of 102 kinds of flowers, from TensorFlow Datasets (0.3 GB), for one
-GPU.
+"""Oxford Flowers, 8,189 images of 102 kinds, from TensorFlow Datasets (0.3 GB), for one GPU.
 
     python main.py --config=configs/flowers.py
 
 Downloaded at the first start into ``~/tensorflow_datasets``; ``--config.data.data_dir`` names
-another folder. For a first look on a CPU add ``--config.data.image_size=64
---config.model.fmap_max=64 --config.model.attn_resolutions='()'``.
+another folder.
 """
 
 from ml_collections import ConfigDict

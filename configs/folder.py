@@ -1,9 +1,8 @@
-"""Your own images: any folder of jpg, png, webp, bmp or gif, a hundred or more of one kind.
+"""Your own images: a folder, zip or tar of jpg, png, webp, tif, bmp or gif, a hundred or more.
 
     python main.py --config=configs/folder.py --config.data.path=~/photos
 
-256 px, the full-width network, for one GPU. For a first look on a CPU add
-``--config.data.image_size=64 --config.model.fmap_max=64 --config.model.attn_resolutions='()'``.
+256 px, the full-width network, for one GPU. ``configs/small.py`` is for a first look on a CPU.
 """
 
 from ml_collections import ConfigDict

@@ -2,8 +2,7 @@
 
   python -m lwgan.evaluate --workdir=runs/quickstart
   python -m lwgan.evaluate --workdir=runs/quickstart --step=all --metrics=kid
-  python -m lwgan.evaluate --images=A --reference=B --features=efficientnet_lite0
-  --json=figures.json
+  python -m lwgan.evaluate --images=A --reference=B --json=figures.json
 
 Of a run, samples of the EMA generator are measured beside its training images, and beside its
 held-out images where there are some. The figures go to metrics.json in the run too, and to Aim.
@@ -39,7 +38,9 @@ def define_flags(values: cli.Flags) -> None:
     flags.DEFINE_string("images", None, "A folder, zip or tar of images to measure.", **of)
     flags.DEFINE_string("reference", None, "The images that --images should be like.", **of)
     flags.DEFINE_string("json", None, "With --images: also write the figures to this file.", **of)
-    flags.DEFINE_list("metrics", None, "Such as kid,pr; the run's eval.metrics, or all.", **of)
+    flags.DEFINE_list(
+        "metrics", None, "Such as kid,pr; the run's eval.metrics, or kid,fid,pr.", **of
+    )
     num_images = "Samples, and real images at most; the run's eval.num_images."
     flags.DEFINE_integer("num_images", None, num_images, 8, **of)
     features = "The network of features; the run's, or inception."

@@ -4,18 +4,20 @@
 
 Into export/ in the run unless --out says otherwise, nothing is overwritten:
 
-generator.stablehlo    the function (latents float32 (B, latent_dim), seed uint32 ()) -> images
-float32
-                       (B, H, W, C), not clipped, for any B, on CPUs, NVIDIA GPUs and TPUs. It is
-                       lwgan.load(run)(latents, seed).
-generator.safetensors  the parameters and statistics by their names in Flax; the metadata holds the
-                       settings as JSON, the step and the version of lwgan.
+generator.stablehlo
+    The function (latents float32 (B, latent_dim), seed uint32 ()) -> images float32 (B, H, W, C),
+    not clipped, for any B, on CPUs, NVIDIA GPUs and TPUs: lwgan.load(run)(latents, seed).
+generator.safetensors
+    The parameters and statistics by their names in Flax; the metadata holds the settings as JSON,
+    the step and the version of lwgan.
 
 The first needs jax and flatbuffers, and nothing else:
 
+  import numpy
   from jax import export
   generate = export.deserialize(bytearray(open("generator.stablehlo", "rb").read())).call
-  images = generate(numpy.random.randn(8, latent_dim).astype("float32"), numpy.uint32(7))
+  latents = numpy.random.randn(8, 256).astype("float32")  # 256: model.latent_dim
+  images = generate(latents, numpy.uint32(7))
 """
 
 import functools

@@ -18,8 +18,9 @@ def hinge_discriminator(real: jax.Array, fake: jax.Array) -> jax.Array:
     return (relu(1 + real) + relu(1 - fake)).mean()
 
 
-def hinge_generator(fake: jax.Array) -> jax.Array:
+def hinge_generator(real: jax.Array | None, fake: jax.Array) -> jax.Array:
     """The mean of the logits (B, N): the generator wants the low scores of real images."""
+    del real
     return fake.mean()
 
 
@@ -35,6 +36,11 @@ def dual_contrastive(high: jax.Array, low: jax.Array) -> jax.Array:
         return (logsumexp(jnp.concatenate([one, together], axis=1), axis=1) - one[:, 0]).mean()
 
     return one_against_all(high, low) + one_against_all(-low, -high)
+
+
+def dual_contrastive_generator(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """As the discriminator's, with reals and fakes changing places."""
+    return dual_contrastive(fake, real)
 
 
 class AdversarialLoss(NamedTuple):
@@ -53,14 +59,14 @@ class AdversarialLoss(NamedTuple):
 LOSSES = {
     "hinge": AdversarialLoss(
         hinge_discriminator,
-        lambda real, fake: hinge_generator(fake),
+        hinge_generator,
         generator_needs_reals=False,
         compares_images=False,
         real_sign=-1,
     ),
     "dual_contrastive": AdversarialLoss(
         dual_contrastive,
-        lambda real, fake: dual_contrastive(fake, real),
+        dual_contrastive_generator,
         generator_needs_reals=True,
         compares_images=True,
         real_sign=1,

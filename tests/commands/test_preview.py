@@ -99,7 +99,7 @@ def test_the_command(folder, tmp_path, caplog):
     assert "5 images; 1 of 6 files left out" in done.stdout
     assert "broken.png" in caplog.text
     with Image.open(out) as image:
-        assert image.size == (4 * 34 + 2, 9 * 56)
+        assert image.size == (4 * 34 + 2, (len(AUGMENTATIONS) + 2) * 56)
     out.unlink()
     done = command(f"--config.data.path={folder}", f"--out={out}", "--check")
     assert done.returncode == 0 and "duplicates: 0 exact" in done.stdout
