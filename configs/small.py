@@ -2,7 +2,7 @@
 
     python main.py --config=configs/small.py --config.data.path=~/photos
 
-A first look before ``configs/folder.py`` on a GPU: a folder, zip or tar of a hundred or more images.
+A first look before ``configs/folder.py`` on a GPU: a folder, zip or tar, a hundred images or more.
 Two CPU cores take about four steps a second.
 """
 
