@@ -52,11 +52,13 @@ def train(
     """
     path = pathlib.Path(workdir).expanduser()
     with contextlib.ExitStack() as stack:
-        if is_run(path):
+        if locked := is_run(path):
             stack.enter_context(alone(path))
         session = prepare(
             config, path, fresh=fresh, accept_new_data=accept_new_data, init_from=init_from
         )
+        if session.known and not locked:
+            raise _begun_meanwhile(path)
         stack.enter_context(run_directory(session, fresh=fresh))
         logging.info("The dataset: %s", summary(session.dataset))
         if len(session.held_out):
@@ -71,18 +73,33 @@ def train(
 
 @contextlib.contextmanager
 def run_directory(session: Session, *, fresh: bool) -> Iterator[None]:
-    """The directory of a session, for this process alone, up to date, and with the log in it."""
-    path, known = session.workdir, is_run(session.workdir)
+    """The directory of a session, for this process alone, up to date, and with the log in it.
+
+    Raises:
+      UserError: another process has the directory, or has made a run of it since ``prepare``.
+    """
+    path = session.workdir
     with contextlib.ExitStack() as stack:
         manifest.set_damaged_aside(path, session.damaged)
-        if fresh and known:
+        if fresh and session.known:
             print(f"The run that was there is now {move_aside(path)}", flush=True)
-        if fresh or not known:
+        if fresh or not session.known:
             make_directory(path, "--workdir")
             stack.enter_context(alone(path))
+            if is_run(path):
+                raise _begun_meanwhile(path)
         record_start(session.run, session.config, session.dataset.fingerprint, session.first)
         stack.enter_context(log.to_file(path / "log.txt"))
         yield
+
+
+def _begun_meanwhile(path: pathlib.Path) -> UserError:
+    return UserError(
+        "--workdir",
+        str(path),
+        "another process has begun a run there meanwhile",
+        "start again to continue it, or name another",
+    )
 
 
 def train_session(

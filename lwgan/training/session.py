@@ -27,6 +27,8 @@ class Session:
 
     config: ConfigDict
     run: Run
+    # Whether the directory held a run already.
+    known: bool
     dataset: Dataset
     # Indices of the training images, and of the held-out ones: int64 (N,), in order.
     training: np.ndarray
@@ -85,8 +87,19 @@ def prepare(
     dataset = load_dataset(source, config.data)
     training, held_out = split(len(dataset.names), config.data.holdout, config.train.seed)
     gan = build_gan(config)
-    update = make_update(gan, recipe_of(config, len(training)))
-    return Session(config, run, dataset, training, held_out, gan, update, step, damaged, origin)
+    return Session(
+        config=config,
+        run=run,
+        known=known,
+        dataset=dataset,
+        training=training,
+        held_out=held_out,
+        gan=gan,
+        update=make_update(gan, recipe_of(config, len(training))),
+        step=step,
+        damaged=damaged,
+        origin=origin,
+    )
 
 
 def recipe_of(config: ConfigDict, num_images: int) -> Recipe:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from lwgan.data.batches import indices_at
+from lwgan.errors import UserError
 from lwgan.runs import manifest
+from lwgan.training.loop import run_directory
 from lwgan.training.session import batches_from, layout_of, prepare, recipe_of, state_at
 from lwgan.training.state import init_state
 from tests import tiny
@@ -63,3 +65,16 @@ def test_the_recipe_counts_training_images_only():
     assert few.augment_prob == pytest.approx(0.2997) and many.augment_prob == pytest.approx(0.15)
     config.augment.prob = 0.5
     assert recipe_of(config, 100).augment_prob == 0.5
+
+
+def test_a_run_that_another_process_has_begun_meanwhile_is_left_alone(tmp_path):
+    config = tiny.config()
+    session = prepare(config, tmp_path / "run")
+    tiny.save_run(tmp_path / "run", (4,), config)
+    before = listing(tmp_path)
+    with (
+        pytest.raises(UserError, match="has begun a run there meanwhile"),
+        run_directory(session, fresh=False),
+    ):
+        raise AssertionError("the directory was given away")
+    assert listing(tmp_path) == before

@@ -307,7 +307,10 @@ def test_a_run_directory_of_each_format_keeps_its_meaning(tmp_path):
 
 
 TWICE = """
-import os, signal, main
+import os, signal
+# A test may be started where the interrupt is ignored, in the background for example.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import main
 from lwgan.training import session
 
 make_update = session.make_update
@@ -344,5 +347,5 @@ def test_of_two_trainers_started_at_once_one_trains(tmp_path):
     errors = [process.communicate(timeout=600)[1] for process in started]
     assert sorted(process.returncode for process in started) == [0, 2], errors
     (refused,) = [text for process, text in zip(started, errors, strict=True) if process.returncode]
-    assert refused.count("\n") == 1 and "another process is training there" in refused
+    assert refused.count("\n") == 1 and "another process " in refused
     assert manifest.resolve_step(tmp_path / "run", None) == 4
