@@ -89,7 +89,7 @@ def test_ffhq_takes_a_size(size):
         ("data.cache", ["file", True], "auto, disk, memory, none"),
         ("data.holdout", [-0.1, 1.0, NAN], "at least 0 and below 1"),
         ("data.num_threads", [0, "two"], "at least 1, or negative"),
-        ("model.latent_dim", [0, -1], "from 1"),
+        ("model.latent_dim", [0, -1, 1.5, True], "whole number from 1"),
         ("model.fmap_max", [0], "from 1"),
         ("model.fmap_inverse_coef", [0, 31], "from 1 to 30"),
         ("model.disc_fmap_inverse_coef", [-2, 31], "from -1 to 30"),

@@ -1,0 +1,68 @@
+"""One evaluator: which images it looks at, and what it writes down."""
+
+import numpy as np
+import pytest
+
+from lwgan.metrics import evaluator
+from lwgan.metrics.evaluator import build_evaluator, way_of_settings
+from lwgan.metrics.realness import Critic
+from lwgan.metrics.records import WAY
+from lwgan.sampling.sampler import Sampler
+from lwgan.training.session import prepare
+from tests import tiny
+from tests.metrics.test_extraction import Averages
+
+
+class Means(Averages):
+    """Named as one of the real ones, for settings to allow it."""
+
+    name, fingerprint = "efficientnet_lite0", "means"
+
+
+@pytest.fixture
+def session(tmp_path, monkeypatch):
+    """A session whose evaluator sees mean colours."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(evaluator, "open_features", lambda name, weights, resize: Means())
+    config = tiny.config(
+        data__holdout=0.25, eval__num_images=40, eval__features="efficientnet_lite0"
+    )
+    return prepare(config, tmp_path / "run")
+
+
+def sampler_of(session):
+    state = tiny.init(session.gan)
+    return state, Sampler(session.gan.generator, state.ema_params, state.ema_stats)
+
+
+def test_a_record_says_how_it_was_measured(session):
+    own = build_evaluator(session.config, session.dataset)
+    _, sampler = sampler_of(session)
+    record, samples = own.measure(sampler, 7)
+    assert samples.features.shape[0] == 40
+    assert {name: record[name] for name in WAY} == own.way and record["step"] == 7
+    expected = way_of_settings(session.config, session.dataset)
+    assert {name: own.way[name] for name in own.way if name != "weights"} == expected
+    assert (record["num_reals"], record["num_held_out"]) == (40, len(session.held_out))
+    other, _ = own.measure(sampler, 7, seed=3)
+    assert other["seed"] == 3 and other["kid"] != record["kid"]
+
+
+def test_the_discriminator_is_asked_about_images_drawn_evenly(session, monkeypatch):
+    """Not about the first ones, which may be all of one kind."""
+    monkeypatch.setattr(evaluator, "MOST_SCORED", 3)
+    asked = []
+
+    def scores(critic, batches):
+        asked.append([image.tobytes() for batch in batches for image in batch])
+        return np.zeros(3)
+
+    monkeypatch.setattr(evaluator, "score_realness", scores)
+    own = build_evaluator(session.config, session.dataset)
+    state, sampler = sampler_of(session)
+    own.measure(sampler, 7, critic=Critic(session.gan.discriminator, state.d_params, -1))
+    for reals, images in zip((own.training, own.held_out), asked, strict=True):
+        count = len(reals.indices)
+        places = [0, round((count - 1) / 2), count - 1]
+        expected = [session.dataset.centre(reals.indices[place]).tobytes() for place in places]
+        assert images == expected
