@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Exit codes; 0: finished, 1: anything else.
 USER_ERROR, INTERRUPTED = 2, 75
-# That --seeds may name.
+# As many seeds may --seeds name.
 MAX_SEEDS = 10**6
 
 Flags = flags.FlagValues
@@ -53,6 +53,8 @@ def run(
         print(doc + "\n" + values.get_help(include_special_flags=False))
         return
     log.start()
+    # Commands have flags of their own; without this, absl warns of each message.
+    flags.FLAGS.mark_as_parsed()
     try:
         with _interrupted_without_traceback():
             if takes_config:

@@ -51,7 +51,9 @@ def export_generator(values: cli.Flags) -> None:
                 write(part, trained)
                 apart = artifacts.difference(read(part), trained)
                 if not apart <= artifacts.TOLERANCE:
-                    raise RuntimeError(f"{part} draws other images: they differ by {apart:.1e}")
+                    raise RuntimeError(
+                        f"{name} would draw other images: they differ by {apart:.1e}"
+                    )
             size = path.stat().st_size / 1e6
             print(f"{path}  {size:.2f} MB, differs by {apart:.1e} from the images of lwgan")
 

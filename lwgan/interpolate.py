@@ -67,12 +67,14 @@ def keyframe_seeds(values: cli.Flags) -> list[int]:
     return seeds
 
 
-def draw_frames(values: cli.Flags, trained: "Trained", latents: np.ndarray) -> Iterator[np.ndarray]:
+def draw_frames(
+    values: cli.Flags, trained: "Trained", latents: np.ndarray, noise_seed: int
+) -> Iterator[np.ndarray]:
     """The images of each frame, uint8 (num_images, H, W, C), of latents (frames, num_images, D)."""
     from lwgan.sampling.sampler import Draws, to_uint8
 
     frames, count, _ = latents.shape
-    own = Draws.of_seed(keyframe_seeds(values)[0], count)
+    own = Draws.of_seed(noise_seed, count)
     noise = Draws(*(np.tile(each, frames) for each in own))
     flat = latents.reshape(frames * count, -1)
     images = trained.stream(flat, noise, values.batch_size, values.truncation)
@@ -124,8 +126,10 @@ def film(values: cli.Flags) -> None:
             (folder / "frames").mkdir()
 
         def frames() -> Iterator[np.ndarray]:
-            drawn = draw_frames(values, trained, np.stack(ways, axis=1))
-            for number, images in enumerate(tqdm(drawn, total=values.frames, disable=None)):
+            drawn = draw_frames(values, trained, np.stack(ways, axis=1), seeds[0])
+            for number, images in enumerate(
+                tqdm(drawn, total=values.frames, unit="frames", disable=None)
+            ):
                 if number in on_sheet:
                     shown[number] = thumbnails(images[:1])[0]
                 frame = make_grid(images, columns) if count > 1 else images[0]

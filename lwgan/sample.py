@@ -118,10 +118,9 @@ def draw_samples(values: cli.Flags) -> None:
     from lwgan.sampling.trained import load_step
 
     both = values.weights == "both"
-    # Of both generators the same.
+    # One noise seed and one step for both generators: a trainer may save another step meanwhile.
     noise_seed = secrets.randbits(32) if values.noise == "fresh" else None
     run = cli.open_run(values)
-    # Of both the same, as a trainer goes on.
     step = manifest.resolve_step(run.workdir, values.step)
     for weights in ("ema", "raw") if both else (values.weights,):
         trained = load_step(run, step, weights)

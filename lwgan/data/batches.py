@@ -11,11 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lwgan.data.cache import Dataset
+from lwgan.data.cache import HOLDOUT, ORDER, Dataset
 from lwgan.data.threads import parallel_map
 
-# What a NumPy generator of a seed is for; 1 is a crop.
-_ORDER, _HOLDOUT = 0, 2
 # Read at once: each call takes a third of a millisecond more.
 _BYTES = 1 << 20
 
@@ -25,7 +23,7 @@ def split(num_images: int, holdout: float, seed: int) -> tuple[np.ndarray, np.nd
 
     ``holdout`` is the share of those that are held out, below 1.
     """
-    shuffled = np.random.default_rng((seed, _HOLDOUT)).permutation(num_images)
+    shuffled = np.random.default_rng((seed, HOLDOUT)).permutation(num_images)
     count = min(round(holdout * num_images), num_images - 1)
     return np.sort(shuffled[count:]), np.sort(shuffled[:count])
 
@@ -33,7 +31,7 @@ def split(num_images: int, holdout: float, seed: int) -> tuple[np.ndarray, np.nd
 @functools.lru_cache(maxsize=4)
 def epoch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
     """The order of an epoch: a permutation, int64 (num_images,)."""
-    return np.random.default_rng((seed, _ORDER, epoch)).permutation(num_images)
+    return np.random.default_rng((seed, ORDER, epoch)).permutation(num_images)
 
 
 def indices_at(seed: int, positions: np.ndarray, num_images: int) -> np.ndarray:
@@ -103,8 +101,8 @@ def read_batches(
     if isinstance(dataset.array, np.memmap) or dataset.array is None:
         for steps in parallel_map(read, range(2**62 // together), num_threads):
             yield from steps
-    # Microseconds a step: handing them from thread to thread would take longer.
     else:
+        # Microseconds a step: handing them from thread to thread would take longer.
         for number in itertools.count():
             for indices in indices_at(seed, positions_at(number), len(among)):
                 yield dataset.array[among[indices]]

@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from lwgan.data.decode import (
-    _CROP,
     PIL_MODES,
     Info,
     centre_box,
@@ -29,6 +28,8 @@ from lwgan.data.threads import parallel_map
 from lwgan.errors import UserError
 from lwgan.runs.files import cache_root, locked
 
+# What the random numbers of a seed are for, as part of a NumPy generator's key.
+ORDER, CROP, HOLDOUT = 0, 1, 2
 # Of the files that keep images; another number and they are made anew.
 _FORMAT = 1
 
@@ -59,7 +60,7 @@ class Dataset(NamedTuple):
             return self.array[indices]
         return np.stack(
             [
-                crop(self.at(i), self.image_size, self.crop_prob, (seed, _CROP, position))
+                crop(self.at(i), self.image_size, self.crop_prob, (seed, CROP, position))
                 for i, position in zip(indices, positions, strict=True)
             ]
         )

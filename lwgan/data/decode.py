@@ -43,9 +43,6 @@ class Info(NamedTuple):
     digest: str
 
 
-# What a NumPy generator of a seed is for; 0 is the order of an epoch.
-_CROP = 1
-
 # Left, top, right, bottom.
 Box = tuple[int, int, int, int]
 
@@ -116,7 +113,7 @@ def prepare(image: Image.Image, side: int, mode: str) -> np.ndarray:
 
 def upright(image: Image.Image) -> Image.Image:
     """Turned as its EXIF tag says, with 8 bits instead of 16."""
-    # Else it would only be copied.
+    # An upright image would only be copied.
     if image.getexif().get(_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):

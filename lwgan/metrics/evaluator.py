@@ -1,6 +1,7 @@
 """One evaluator: what a run's samples are measured beside, and how."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -96,9 +97,10 @@ class Evaluator:
                 figures["realness_held_out"] = self._realness(critic, self.held_out)
         return Measurement({"step": step, **self.way, "seed": seed, **figures}, samples)
 
-    def find_copies(self, samples: Extracted) -> Memorisation:
-        """How near samples come to training images and their mirror images."""
-        mirrored = extract_dataset(
+    @functools.cached_property
+    def mirrored(self) -> Extracted:
+        """The features of the mirror images of ``training``."""
+        return extract_dataset(
             self.features,
             self.dataset,
             self.training.indices,
@@ -106,8 +108,11 @@ class Evaluator:
             background=self.config.eval.background,
             mirrored=True,
         )
+
+    def find_copies(self, samples: Extracted) -> Memorisation:
+        """How near samples come to training images and their mirror images."""
         reals = self.training.extracted.features
-        return memorisation(samples.features, reals, mirrored.features)
+        return memorisation(samples.features, reals, self.mirrored.features)
 
     def _realness(self, critic: Critic, reals: Reals) -> float:
         count = min(MOST_SCORED, len(reals.indices))

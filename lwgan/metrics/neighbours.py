@@ -65,7 +65,7 @@ class Memorisation(NamedTuple):
 
 
 def memorisation(samples: np.ndarray, training: np.ndarray, mirrored: np.ndarray) -> Memorisation:
-    """How near samples (N, D) come to training images (M, D) and their mirror images; M > K.
+    """Of features of samples (N, D), training images (M, D) and their mirror images; M > K.
 
     "Closer than that image's own nearest neighbour" is the test of Alaa et al. 2022
     (arXiv:2102.08921). Now and then it strikes new images, too; how often, and how near they come,

@@ -1,5 +1,6 @@
 """The networks of lightweight-gan 1.2.1 as pure Flax modules.
 
-Nothing but ``build`` knows settings; no module reads files, flags or clocks. Begin with
+``generator`` and ``discriminator`` are made of ``layers`` and ``attention``; ``build`` makes them
+from settings, and nothing else here knows these. No module reads files, flags or clocks. Begin with
 ``generator``.
 """

@@ -82,7 +82,7 @@ def local_attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def _shifts(x: jax.Array) -> list[jax.Array]:
-    """The nine images that a 3×3 window sees, row by row: (B, H, W, …) each."""
+    """``x`` shifted nine ways, as a 3×3 window sees it row by row: (B, H, W, …) each."""
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1)) + ((0, 0),) * (x.ndim - 3))
     return [x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]

@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from absl import flags, logging
+from absl import logging
 
 import lwgan
 
@@ -17,8 +17,6 @@ def start() -> None:
     """Shows messages of lwgan on the terminal; before TensorFlow is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    # Commands have flags of their own; without this, absl warns of each message.
-    flags.FLAGS.mark_as_parsed()
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
     _dress(logging.get_absl_handler())

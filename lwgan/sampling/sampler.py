@@ -125,7 +125,7 @@ class Sampler:
             batch = _generate(
                 self.generator, self.params, self.stats, padded * np.float32(truncation), drawn
             )
-            # While the device is at work on the next.
+            # The device is at work on the next batch meanwhile.
             if before is not None:
                 yield from np.asarray(before)
             before = batch

@@ -24,7 +24,7 @@ class Trained(Sampler):
 
 
 def load(workdir: str | os.PathLike, step: int | None = None, weights: str = "ema") -> Trained:
-    """The EMA generator ("ema") or the live one ("raw") of a run, at a checkpoint.
+    """The EMA generator ("ema") or the live one ("raw") of a run; the newest step by default.
 
     ``load(workdir).sample(seed=7, num_images=16)`` is uint8 (B, H, W, C), and calling it with
     latents (B, latent_dim) gives float32 (B, H, W, C).

@@ -25,7 +25,8 @@ def holds(setting: Setting, value: Any) -> bool:
     """Whether the setting may have this value."""
     kind = type(setting.default)
     # A whole number does for a number; a bool, which Python takes for one, does not.
-    if type(value) is not kind and (kind, type(value)) != (float, int):
+    kinds = (int, float) if kind is float else kind
+    if not isinstance(value, kinds) or isinstance(value, bool) != (kind is bool):
         return False
     if kind is float and not math.isfinite(value):
         return False
@@ -47,9 +48,8 @@ def require_types_and_ranges(config: ConfigDict, names: Mapping[str, Collection[
 
     Args:
       config: the settings.
-      names: what a setting may name, by the setting: ``{"loss.kind": LOSSES}``. Where the value is
-        a
-        tuple, each of its elements must be one.
+      names: what a setting may name, by the setting: ``{"loss.kind": LOSSES}``. Where the value
+        is a tuple, each of its elements must be one.
 
     Raises:
       UserError: names the first such setting.

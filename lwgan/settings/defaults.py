@@ -167,7 +167,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "grad_accum": Setting(4, "micro-batches of a step", at_least(1)),
         "precision": Setting(
             "float32",
-            "of products",
+            "of matrix products and convolutions",
             one_of("float32", "tf32", "bfloat16"),
         ),
         "seed": Setting(0, "of everything random", between(0, 2**32 - 1), fixed=True),

@@ -1,7 +1,6 @@
 """What a run would need: its programs compiled and a few real steps timed, and nothing written."""
 
 import pathlib
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -49,7 +48,7 @@ def estimate(
     accept_new_data: bool = False,
     init_from: str | None = None,
 ) -> Iterator[str]:
-    """Says, line after line, what ``lwgan.train`` with the same arguments would do and need.
+    """Yields, line after line, what ``lwgan.train`` with the same arguments would do and need.
 
     The run that is there is only read: its last state and the steps that it has left count. (Images
     that ``data.cache`` keeps on disk are kept there, for the run.)
@@ -173,5 +172,8 @@ def _at(first: int, last: int, every: int) -> list[int]:
 
 def _peak() -> int:
     """The most bytes of memory that this process has had."""
+    # Not on Windows, where lwgan says so in a line of its own.
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

@@ -40,9 +40,8 @@ def train(
       workdir: the run directory, made if missing.
       fresh: move a run that is there aside and start over.
       accept_new_data: continue with other images than the run has learnt from.
-      init_from: a run whose weights a new run begins with, see ``training.transfer``; one that
-        began
-        so goes on.
+      init_from: a run whose weights a new run begins with, see
+        ``lwgan.training.transfer``; one that began so goes on.
       profile: write a profile of a few steps to ``workdir/profile``.
 
     Raises:

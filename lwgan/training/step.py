@@ -19,7 +19,7 @@ from lwgan.training.gradients import Terms, accumulate, apply_updates
 from lwgan.training.losses import LOSSES, gradient_penalty, reconstruction
 from lwgan.training.state import Gan, TrainState
 
-# Of one kind of step.
+# The compiled update of one kind of step.
 Program = Callable[[TrainState, jax.Array], tuple[TrainState, Terms]]
 
 MATMUL_PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "highest"}

@@ -272,6 +272,14 @@ def test_two_hundred_random_bad_settings_are_each_refused_in_one_line():
         assert str(caught.value).startswith(str(name))
 
 
+def test_numbers_of_numpy_are_numbers():
+    check_settings(
+        with_settings(
+            optim__learning_rate=np.float64(1e-4), data__crop_prob=0, data__split=np.str_("test")
+        )
+    )
+
+
 def test_whatever_is_allowed_can_be_built():
     rng = np.random.default_rng(0)
     choices = {
