@@ -45,6 +45,9 @@ def _dress(handler: python_logging.Handler) -> None:
 
 
 def _worth_reading(record: python_logging.LogRecord) -> bool:
+    if record.name == "asyncio":
+        # Of several writes of Orbax that fail, the first is raised; the others would come after it.
+        return False
     own = record.pathname.startswith(_OWN) or "site-packages" not in record.pathname
     if own or record.levelno >= python_logging.WARNING:
         return True

@@ -1,0 +1,37 @@
+"""What the terminal and the log show of messages."""
+
+import subprocess
+import sys
+
+from tests.house import ROOT
+
+CODE = """
+import logging as python_logging, pathlib, sys
+from absl import flags, logging
+from lwgan.runs import log
+
+flags.FLAGS.mark_as_parsed()
+log.start()
+
+def message(logger, level, text, path):
+    record = logger.makeRecord(logger.name, level, path, 1, text, (), None)
+    logger.handle(record)
+
+absl = logging.get_absl_logger()
+message(absl, python_logging.INFO, "of a script", "/home/me/script.py")
+message(absl, python_logging.INFO, "of lwgan", str(pathlib.Path(log.__file__)))
+message(absl, python_logging.INFO, "of a library", "/lib/site-packages/orbax/x.py")
+message(absl, python_logging.WARNING, "a library warns", "/lib/site-packages/orbax/x.py")
+clu = "/lib/site-packages/clu/platform/x.py"
+message(absl, python_logging.INFO, "Setting work unit notes: 5 steps/s", clu)
+other = python_logging.getLogger("asyncio")
+message(other, python_logging.ERROR, "never retrieved", "/lib/asyncio.py")
+"""
+
+
+def test_messages_are_ours_and_the_warnings_of_libraries():
+    ended = subprocess.run(
+        [sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    texts = [line.partition("  ")[2] for line in ended.stderr.splitlines()]
+    assert texts == ["of a script", "of lwgan", "a library warns", "5 steps/s"]
