@@ -23,7 +23,9 @@ from lwgan.errors import UserError
 
 if TYPE_CHECKING:
     from lwgan.metrics.evaluator import Evaluator, Measurement
+    from lwgan.metrics.realness import Critic
     from lwgan.metrics.records import Record
+    from lwgan.runs.directory import Run
     from lwgan.sampling.sampler import Sampler
 
 # Flags that replace the settings eval.* of a run.
@@ -102,12 +104,11 @@ def evaluate_run(values: cli.Flags) -> list["Record"]:
     from lwgan.data.sources import open_source
     from lwgan.metrics.evaluator import build_evaluator
     from lwgan.metrics.records import add_record, figures_of
-    from lwgan.runs.directory import read_run
     from lwgan.runs.files import writing
     from lwgan.runs.tracking import add_to_aim
     from lwgan.sampling.trained import load_step
 
-    run = read_run(pathlib.Path(values.workdir).expanduser())
+    run = cli.open_run(values)
     steps = steps_asked_for(values.step, run.workdir)
     run.config.eval.update(asked_for(values))
     source = open_source(run.config.data)
@@ -134,7 +135,7 @@ def evaluate_run(values: cli.Flags) -> list["Record"]:
     return records
 
 
-def critic_at(run: Any, step: int) -> Any:
+def critic_at(run: "Run", step: int) -> "Critic":
     """The discriminator of a checkpoint."""
     import jax
 

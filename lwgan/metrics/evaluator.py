@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +10,7 @@ from ml_collections import ConfigDict
 from lwgan.data.batches import split
 from lwgan.data.cache import Dataset
 from lwgan.data.decode import to_rgb
-from lwgan.metrics.extraction import Extracted, extract, extract_dataset
+from lwgan.metrics.extraction import Extracted, batched, extract, extract_dataset
 from lwgan.metrics.figures import FEWEST, measure, require_enough
 from lwgan.metrics.neighbours import Memorisation, memorisation
 from lwgan.metrics.networks.features import Features, open_features
@@ -82,11 +80,8 @@ class Evaluator:
         eval_settings = self.config.eval
         seed = self.config.train.seed if seed is None else seed
         count, title = eval_settings.num_images, f"Samples of step {step}"
-        images = to_rgb_batches(
-            sampler.samples(seed, count, batch_size),
-            self.features.batch_size,
-            eval_settings.background,
-        )
+        drawn = batched(sampler.samples(seed, count, batch_size), self.features.batch_size)
+        images = (to_rgb(np.stack(batch), eval_settings.background) for batch in drawn)
         samples = extract(self.features, images, count, title)
         figures = measure(samples, self.training.extracted, eval_settings.metrics)
         if self.held_out:
@@ -118,8 +113,7 @@ class Evaluator:
         count = min(MOST_SCORED, len(reals.indices))
         evenly = np.linspace(0, len(reals.indices) - 1, count).round().astype(int)
         images = (self.dataset.centre(index) for index in reals.indices[evenly])
-        size = self.config.train.batch_size
-        batches = iter(lambda: list(itertools.islice(images, size)), [])
+        batches = batched(images, self.config.train.batch_size)
         return float(score_realness(critic, map(np.stack, batches)).mean())
 
 
@@ -166,11 +160,3 @@ def select_reals(count: int, most: int) -> np.ndarray:
     if most >= count:
         return np.arange(count)
     return np.sort(np.random.default_rng(0).permutation(count)[:most])
-
-
-def to_rgb_batches(
-    images: Iterator[np.ndarray], size: int, background: str
-) -> Iterator[np.ndarray]:
-    """Batches uint8 (``size``, H, W, 3) of images uint8 (H, W, C); the last may be smaller."""
-    while batch := list(itertools.islice(images, size)):
-        yield to_rgb(np.stack(batch), background)

@@ -4,8 +4,9 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from absl import logging
@@ -36,6 +37,12 @@ class Extracted:
         """Mean and covariance."""
         rows = range(0, len(self.features), _ROWS)
         return stream(self.features[first : first + _ROWS] for first in rows)
+
+
+def batched(images: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """Lists of ``size`` images in turn; the last may be shorter."""
+    while batch := list(itertools.islice(images, size)):
+        yield batch
 
 
 def extract(

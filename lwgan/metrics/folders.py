@@ -1,6 +1,5 @@
 """Figures of two sets of images, without a run."""
 
-import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +9,7 @@ from lwgan.data.decode import to_rgb, upright
 from lwgan.data.source import Source
 from lwgan.data.threads import parallel_map
 from lwgan.errors import UserError
-from lwgan.metrics.extraction import extract
+from lwgan.metrics.extraction import batched, extract
 from lwgan.metrics.figures import measure
 from lwgan.metrics.networks.features import open_features
 from lwgan.metrics.records import Record
@@ -59,6 +58,4 @@ def _whole_images(source: Source, size: int, background: str) -> Iterator[list[n
             ) from None
         return to_rgb(pixels, background)
 
-    images = parallel_map(read, range(len(source.names)), -1)
-    while batch := list(itertools.islice(images, size)):
-        yield batch
+    return batched(parallel_map(read, range(len(source.names)), -1), size)

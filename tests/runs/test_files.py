@@ -5,23 +5,10 @@ import pathlib
 
 import pytest
 
-from configs import default
 from lwgan.errors import UserError
 from lwgan.runs import files
-from lwgan.runs.directory import read_run, record_start, resolve_run
-
-
-def config_with(**train):
-    config = default.get_config()
-    config.train.update(train)
-    return config
-
-
-def start(workdir, config=None, fingerprint="abc"):
-    config = config or default.get_config()
-    planned = resolve_run(config, workdir, fingerprint, accept_new_data=False)
-    record_start(planned, config, fingerprint, 0)
-    return planned
+from lwgan.runs.directory import read_run
+from tests.runs.test_directory import config_with, start
 
 
 def test_move_aside_takes_the_next_free_name(tmp_path):

@@ -13,13 +13,7 @@ from lwgan.runs import manifest
 from lwgan.training import session
 from lwgan.training.loop import train
 from tests import kill_training, tiny
-from tests.metrics.test_extraction import Averages
-
-
-class Means(Averages):
-    """Named as one of the real ones, for settings to allow it."""
-
-    name, fingerprint = "efficientnet_lite0", "means"
+from tests.metrics.test_evaluator import Means
 
 
 @pytest.fixture(autouse=True)
