@@ -5,6 +5,7 @@ own, so that commands can be imported and called side by side.
 """
 
 import contextlib
+import os
 import pathlib
 import re
 import signal
@@ -15,15 +16,14 @@ from typing import TYPE_CHECKING
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from lwgan.errors import Interrupted, UserError
+from lwgan.errors import INTERRUPTED, USER_ERROR, Interrupted, UserError
 from lwgan.runs import log
+from lwgan.settings.defaults import by_full_name
 
 if TYPE_CHECKING:
     from lwgan.runs.directory import Run
     from lwgan.sampling.trained import Trained
 
-# Exit codes; 0: finished, 1: anything else.
-USER_ERROR, INTERRUPTED = 2, 75
 # As many seeds may --seeds name.
 MAX_SEEDS = 10**6
 
@@ -62,11 +62,20 @@ def run(
             _parse(values, argv)
             command(values)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         sys.exit(USER_ERROR)
     except Interrupted as end:
-        print(f"interrupted: {end}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        _say(f"interrupted: {end}")
+        # What was interrupted may go on in threads, which would crash where Python is taken down:
+        # a program that XLA compiles does.
+        os._exit(INTERRUPTED)
+
+
+def _say(last_words: str) -> None:
+    # The terminal may be gone.
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        print(last_words, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -116,30 +125,62 @@ def define_run_flags(values: Flags) -> None:
     )
 
 
+def define_checkpoint_flags(values: Flags, *weights: str) -> None:
+    """The flags that choose a checkpoint of a run, and which of its generators."""
+    step = "The checkpoint: its step, or latest."
+    flags.DEFINE_string("step", "latest", step, flag_values=values)
+    kinds = list(weights or ("ema", "raw"))
+    kind = "The EMA generator (ema), or the live one (raw)."
+    flags.DEFINE_enum("weights", "ema", kinds, kind, flag_values=values)
+
+
+def checkpoint_step(values: Flags, this_run: "Run") -> int:
+    """The one checkpoint that ``--step`` names.
+
+    Raises:
+      UserError: there is no such checkpoint, or it names several.
+    """
+    from lwgan.runs import manifest
+
+    if values.step == "latest":
+        return manifest.resolve_step(this_run.workdir, None)
+    if not values.step.isdecimal():
+        raise UserError(
+            "--step", values.step, "must be a step or latest", "leave it out for the latest"
+        )
+    return manifest.resolve_step(this_run.workdir, int(values.step))
+
+
 def open_run(values: Flags) -> "Run":
     """The run in ``--workdir``.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or its settings cannot be.
     """
     from lwgan.runs.directory import read_run
+    from lwgan.runs.files import local_path
+    from lwgan.training.checks import check_settings
 
     if not values.workdir:
         raise UserError(
             "--workdir", None, "must name a run directory", "for example runs/quickstart"
         )
-    return read_run(pathlib.Path(values.workdir).expanduser())
+    this_run = read_run(local_path("--workdir", values.workdir))
+    # Damaged ones, of which training has never heard.
+    check_settings(this_run.config)
+    return this_run
 
 
-def load_trained(values: Flags, step: int | None, weights: str) -> "Trained":
-    """The generator of the run in ``--workdir`` at a checkpoint, the newest by default.
+def load_trained(values: Flags) -> "Trained":
+    """The generator of the run in ``--workdir`` that ``--step`` and ``--weights`` name.
 
     Raises:
       UserError: there is no such run or checkpoint.
     """
     from lwgan.sampling import trained
 
-    return trained.load(open_run(values).workdir, step, weights)
+    this_run = open_run(values)
+    return trained.load_step(this_run, checkpoint_step(values, this_run), values.weights)
 
 
 @contextlib.contextmanager
@@ -153,7 +194,7 @@ def output(
     """
     from lwgan.runs import files
 
-    folder = pathlib.Path(values.out).expanduser() / within if values.out else default
+    folder = files.local_path("--out", values.out) / within if values.out else default
     folder = files.new_directory(folder, names, "--out")
     with files.writing(folder, "--out"):
         yield folder
@@ -187,8 +228,9 @@ def _define_config(values: Flags, argv: list[str]) -> None:
     options = {"flag_values": values, "sys_argv": argv}
     if file is None and run_directory is not None:
         from lwgan.runs.directory import read_run
+        from lwgan.runs.files import local_path
 
-        own = read_run(pathlib.Path(run_directory).expanduser()).config
+        own = read_run(local_path("--workdir", run_directory)).config
         # It reads the overrides at once.
         with _flag_errors(argv):
             config_flags.DEFINE_config_dict("config", own, "Settings to change.", **options)
@@ -207,12 +249,44 @@ def _value_of(name: str, argv: list[str]) -> str | None:
 
 
 def _parse(values: Flags, argv: list[str]) -> None:
+    _refuse_repeats(values, argv)
     with _flag_errors(argv):
         rest = values(argv)[1:]
     if rest:
         raise UserError(
             "argument", rest[0], "is not a flag", "settings are --config.group.name=value"
         )
+
+
+def _refuse_repeats(values: Flags, argv: list[str]) -> None:
+    """Refuses a flag that is given twice, of which absl would take the last.
+
+    Raises:
+      UserError: names the first such flag.
+    """
+    given: dict[str, str | bool | None] = {}
+    rest = iter(argv[1:])
+    for argument in rest:
+        name, equals, value = argument[1:].removeprefix("-").partition("=")
+        if not argument.startswith("-") or not name:
+            # absl reads no further either.
+            return
+        if not equals and name not in values and _is_switch(values, name.removeprefix("no")):
+            name, value = name.removeprefix("no"), not name.startswith("no")
+        elif not equals:
+            value = _is_switch(values, name) or next(rest, None)
+        if name in given:
+            first = f"is given twice (first {given[name]!r})"
+            raise UserError(f"--{name}", value, first, "give it once")
+        given[name] = value
+
+
+def _is_switch(values: Flags, name: str) -> bool:
+    """Whether a flag needs no value; those of settings are defined when ``--config`` is read."""
+    if name in values:
+        return values[name].boolean
+    setting = by_full_name().get(name.removeprefix("config."))
+    return setting is not None and isinstance(setting.default, bool)
 
 
 @contextlib.contextmanager

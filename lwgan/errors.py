@@ -1,5 +1,8 @@
 """The one error that a user can cause, and the one way to be interrupted."""
 
+# Exit codes; 0: finished, 1: anything else.
+USER_ERROR, INTERRUPTED = 2, 75
+
 
 class UserError(Exception):
     """What is wrong, in one line that ends the problem.
@@ -16,5 +19,8 @@ class UserError(Exception):
         super().__init__(" ".join(line.split()))
 
 
-class Interrupted(Exception):
-    """Somebody asked the process to end; everything is saved."""
+class Interrupted(BaseException):
+    """Somebody asked the process to end, and what there was to save is saved.
+
+    No ``Exception``, as KeyboardInterrupt is none: whoever catches those must not take it for one.
+    """

@@ -4,10 +4,11 @@
   python -m lwgan.evaluate --workdir=runs/quickstart --step=all --metrics=kid
   python -m lwgan.evaluate --images=A --reference=B --json=figures.json
 
-Of a run, samples of the EMA generator are measured beside its training images, and beside its
-held-out images where there are some. The figures go to metrics.json in the run too, and to Aim.
---report adds how many samples are copies of training images, and a sheet in generated/: the most
-suspicious samples, each beside the training images that it is most like.
+Of a run, samples are measured beside its training images, and beside its held-out images where
+there are some. The figures go to metrics.json in the run too, and to Aim. --report adds how many
+samples are copies of training images, and a sheet in generated/: the most suspicious samples, each
+beside the training images that it is most like. With --out, both files go there. Where they cannot
+be written, a warning says so, and the figures are printed.
 """
 
 import functools
@@ -22,21 +23,31 @@ from lwgan import cli
 from lwgan.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from lwgan.metrics.evaluator import Evaluator, Measurement
     from lwgan.metrics.realness import Critic
     from lwgan.metrics.records import Record
     from lwgan.runs.directory import Run
     from lwgan.sampling.sampler import Sampler
 
-# Flags that replace the settings eval.* of a run.
-OWN = ("metrics", "num_images", "features", "weights", "resize", "background")
+# Flags that replace settings eval.* of a run, by the setting.
+OWN = {
+    "metrics": "metrics",
+    "num_images": "num_images",
+    "features": "features",
+    "weights": "features_weights",
+    "resize": "resize",
+    "background": "background",
+}
 
 
 def define_flags(values: cli.Flags) -> None:
     """The flags of this command."""
     of = {"flag_values": values}
-    flags.DEFINE_string("workdir", None, "The run directory.", **of)
-    flags.DEFINE_string("step", "latest", "The checkpoint: its step, latest or all.", **of)
+    cli.define_run_flags(values)
+    cli.define_checkpoint_flags(values)
+    values["step"].help = "The checkpoint: its step, latest or all."
     flags.DEFINE_string("images", None, "A folder, zip or tar of images to measure.", **of)
     flags.DEFINE_string("reference", None, "The images that --images should be like.", **of)
     flags.DEFINE_string("json", None, "With --images: also write the figures to this file.", **of)
@@ -47,8 +58,8 @@ def define_flags(values: cli.Flags) -> None:
     flags.DEFINE_integer("num_images", None, num_images, 8, **of)
     features = "The network of features; the run's, or inception."
     flags.DEFINE_string("features", None, features, **of)
-    weights = "A file of the network's weights instead of the published one."
-    flags.DEFINE_string("weights", None, weights, **of)
+    weights = "A file of that network's weights instead of the published one."
+    flags.DEFINE_string("features_weights", None, weights, **of)
     resize = "As clean-fid or as pytorch-fid; the run's, or clean."
     flags.DEFINE_enum("resize", None, ["clean", "pytorch_fid"], resize, **of)
     background = "What lies under rgba images; the run's, or white."
@@ -62,7 +73,8 @@ def define_flags(values: cli.Flags) -> None:
 
 def asked_for(values: cli.Flags) -> dict[str, Any]:
     """The settings of ``eval`` that the flags replace."""
-    given = {name: values[name].value for name in OWN if values[name].value is not None}
+    asked = {setting: values[flag].value for setting, flag in OWN.items()}
+    given = {setting: value for setting, value in asked.items() if value is not None}
     return given | ({"metrics": tuple(given["metrics"])} if "metrics" in given else {})
 
 
@@ -71,14 +83,17 @@ def evaluate_folders(values: cli.Flags) -> "Record":
     from lwgan.data.folder import open_path
     from lwgan.metrics.figures import require_enough
     from lwgan.metrics.folders import compare_folders
-    from lwgan.runs.files import write_text, writing
+    from lwgan.runs.files import local_path, write_text, writing
     from lwgan.settings.defaults import default_config
 
-    for flag in ("workdir", "num_images", "seed"):
+    for flag in ("workdir", "out", "num_images", "seed"):
         if values[flag].value is not None:
             reason = "is of a run, not of --images"
             raise UserError(f"--{flag}", values[flag].value, reason, "leave it out")
-    file = pathlib.Path(values.json).expanduser() if values.json else None
+    for flag in ("step", "weights"):
+        if values[flag].using_default_value is False:
+            raise UserError(f"--{flag}", values[flag].value, "is of a run", "leave it out")
+    file = local_path("--json", values.json) if values.json else None
     if file and (file.exists() or not file.parent.is_dir()):
         reason = "is there already" if file.exists() else "its folder does not exist"
         raise UserError("--json", str(file), reason, "name another")
@@ -103,13 +118,18 @@ def evaluate_run(values: cli.Flags) -> list["Record"]:
     from lwgan.data.cache import load_dataset
     from lwgan.data.sources import open_source
     from lwgan.metrics.evaluator import build_evaluator
-    from lwgan.metrics.records import add_record, figures_of
-    from lwgan.runs.files import writing
+    from lwgan.metrics.records import FILE, figures_of, read_records
+    from lwgan.runs.files import local_path, new_directory
     from lwgan.runs.tracking import add_to_aim
     from lwgan.sampling.trained import load_step
 
     run = cli.open_run(values)
-    steps = steps_asked_for(values.step, run.workdir)
+    folder = run.workdir
+    if values.out:
+        folder = new_directory(local_path("--out", values.out), [FILE], "--out")
+    # Now, and not when there is something to be added.
+    read_records(folder)
+    steps = steps_asked_for(values, run)
     run.config.eval.update(asked_for(values))
     source = open_source(run.config.data)
     if run.info.fingerprint not in ("", source.fingerprint):
@@ -117,22 +137,46 @@ def evaluate_run(values: cli.Flags) -> list["Record"]:
     evaluator = build_evaluator(run.config, load_dataset(source, run.config.data))
     records = []
     for step in steps:
-        sampler = load_step(run, step, "ema")
+        sampler = load_step(run, step, values.weights)
         measurement = evaluator.measure(
             sampler,
             step,
+            weights=values.weights,
             seed=values.seed,
             batch_size=values.batch_size,
             critic=critic_at(run, step) if evaluator.held_out else None,
         )
-        record = measurement.record
+        record, sheet = measurement.record, None
         if values.report:
-            record |= report_copies(evaluator, sampler, measurement, run.workdir / "generated")
-        with writing(run.workdir, "--workdir"):
-            add_record(run.workdir, record)
+            copies, sheet = report_copies(evaluator, sampler, measurement)
+            record |= copies
+        write_record(folder, record, sheet)
         add_to_aim(run, step, figures_of(record))
         records.append(record)
     return records
+
+
+def write_record(folder: pathlib.Path, record: "Record", sheet: "np.ndarray | None") -> None:
+    """Adds a record to those of a directory, and its sheet, in a directory of its own.
+
+    If that is not possible, it is a warning: figures take long, and are printed anyway.
+    """
+    from lwgan.metrics.records import add_record
+    from lwgan.metrics.report import sheet_name
+    from lwgan.sampling.image_files import save_image
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        add_record(folder, record)
+        if sheet is not None:
+            path = folder / "generated" / sheet_name(record) / "nearest.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # What has the same name has been measured in the same way, and shows the same.
+            if not path.exists():
+                save_image(path, sheet)
+            print(path)
+    except (OSError, UserError) as error:
+        logging.warning("The figures of step %d are not written: %s", record["step"], error)
 
 
 def critic_at(run: "Run", step: int) -> "Critic":
@@ -148,26 +192,17 @@ def critic_at(run: "Run", step: int) -> "Critic":
 
 
 def report_copies(
-    evaluator: "Evaluator", sampler: "Sampler", measurement: "Measurement", folder: pathlib.Path
-) -> dict[str, float]:
-    """How near samples come to training images; writes a sheet of the most suspicious ones."""
+    evaluator: "Evaluator", sampler: "Sampler", measurement: "Measurement"
+) -> "tuple[dict[str, float], np.ndarray]":
+    """How near samples come to training images, and a sheet of the most suspicious ones."""
     from lwgan.metrics.report import sheet_of_copies
-    from lwgan.runs.files import new_directory, writing
-    from lwgan.sampling.image_files import save_image
 
     copies = evaluator.find_copies(measurement.samples)
-    record = measurement.record
-    sheet = sheet_of_copies(evaluator, sampler, record["seed"], copies)
-    count = len(measurement.samples.features)
-    name = f"{record['step']:08d}-seed{record['seed']}-{count}-{record['features']}"
-    folder = new_directory(folder / name, ["nearest.png"], "--workdir")
-    with writing(folder, "--workdir"):
-        save_image(folder / "nearest.png", sheet)
-    print(folder / "nearest.png")
-    return {name: getattr(copies, name) for name in ("closer", "closer_if_new", "copies")}
+    sheet = sheet_of_copies(evaluator, sampler, measurement.record["seed"], copies)
+    return {name: getattr(copies, name) for name in ("closer", "closer_if_new", "copies")}, sheet
 
 
-def steps_asked_for(text: str, workdir: pathlib.Path) -> list[int]:
+def steps_asked_for(values: cli.Flags, run: "Run") -> list[int]:
     """The checkpoints that ``--step`` asks for; of all of them those that are whole.
 
     Raises:
@@ -175,12 +210,11 @@ def steps_asked_for(text: str, workdir: pathlib.Path) -> list[int]:
     """
     from lwgan.runs import manifest
 
-    if text == "all":
-        return manifest.whole_steps(workdir)
-    if text != "latest" and not text.isdecimal():
-        reason = "must be a step, latest or all"
-        raise UserError("--step", text, reason, "leave it out for the latest")
-    return [manifest.resolve_step(workdir, None if text == "latest" else int(text))]
+    return (
+        manifest.whole_steps(run.workdir)
+        if values.step == "all"
+        else [cli.checkpoint_step(values, run)]
+    )
 
 
 def require_choices(flag: str, values: Sequence[str], choices: Collection[str]) -> None:

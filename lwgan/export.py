@@ -22,15 +22,13 @@ The first needs jax and flatbuffers, and nothing else:
 
 import functools
 
-from absl import flags
-
 from lwgan import cli
 
 
 def define_flags(values: cli.Flags) -> None:
     """The flags of this command."""
     cli.define_run_flags(values)
-    flags.DEFINE_integer("step", None, "The checkpoint; the newest by default.", flag_values=values)
+    cli.define_checkpoint_flags(values)
 
 
 def export_generator(values: cli.Flags) -> None:
@@ -38,12 +36,12 @@ def export_generator(values: cli.Flags) -> None:
     from lwgan.interop import artifacts
     from lwgan.runs.files import replacing
 
-    trained = cli.load_trained(values, values.step, "ema")
+    trained = cli.load_trained(values)
     forms = {
         "generator.stablehlo": (artifacts.write_stablehlo, artifacts.read_stablehlo),
         "generator.safetensors": (artifacts.write_safetensors, artifacts.read_safetensors),
     }
-    default = trained.run.workdir / "export" / f"{trained.step:08d}-ema"
+    default = trained.run.workdir / "export" / f"{trained.step:08d}-{trained.weights}"
     with cli.output(values, default, forms) as folder:
         for name, (write, read) in forms.items():
             path = folder / name

@@ -9,7 +9,6 @@ them.
 """
 
 import functools
-import pathlib
 
 from absl import flags
 
@@ -36,10 +35,11 @@ def make_run(values: cli.Flags) -> None:
         if not values[flag].value:
             raise UserError(f"--{flag}", None, "is missing", "see --help")
     from lwgan.interop.torch_runs import describe, import_checkpoint
+    from lwgan.runs.files import local_path
 
-    workdir = pathlib.Path(values.workdir).expanduser()
+    workdir = local_path("--workdir", values.workdir)
     step = import_checkpoint(
-        pathlib.Path(values.checkpoint).expanduser(),
+        local_path("--checkpoint", values.checkpoint),
         workdir,
         loss=values.loss,
         save_every=values.save_every,

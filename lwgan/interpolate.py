@@ -29,10 +29,8 @@ SHEET_COLUMNS = 8
 def define_flags(values: cli.Flags) -> None:
     """The flags of this command."""
     cli.define_run_flags(values)
+    cli.define_checkpoint_flags(values)
     of = {"flag_values": values}
-    flags.DEFINE_integer("step", None, "The checkpoint; the newest by default.", **of)
-    weights = "The EMA generator, or the live one."
-    flags.DEFINE_enum("weights", "ema", ["ema", "raw"], weights, **of)
     flags.DEFINE_string("seeds", None, "The seeds to go through: 0-7, or 1,5,9.", **of)
     flags.DEFINE_integer("seed", 0, "The first of --num_keyframes seeds.", 0, 2**32 - 1, **of)
     keyframes = "How many seeds to go through, without --seeds."
@@ -108,7 +106,7 @@ def film(values: cli.Flags) -> None:
     from lwgan.sampling.sheets import make_grid, make_sheet, square_columns, thumbnails
     from lwgan.sampling.video import write_video
 
-    trained = cli.load_trained(values, values.step, values.weights)
+    trained = cli.load_trained(values)
     count = values.num_images
     # (B, K, D).
     keyframes = np.stack([trained.latents(seed, count) for seed in seeds], axis=1)

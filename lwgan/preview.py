@@ -8,7 +8,6 @@ Writes one PNG, and prints what the dataset is like; --check only prints. Nothin
 """
 
 import functools
-import pathlib
 
 import numpy as np
 from absl import flags
@@ -81,8 +80,9 @@ def one_image(path: str, config: ConfigDict, count: int) -> np.ndarray:
     """
     from lwgan.data.decode import crop, read_image
     from lwgan.data.folder import open_image
+    from lwgan.runs.files import local_path
 
-    source = open_image(pathlib.Path(path).expanduser())
+    source = open_image(local_path("--image", path))
     try:
         info, array = read_image(source, 0, config.data)
     except ValueError as error:
@@ -94,14 +94,14 @@ def one_image(path: str, config: ConfigDict, count: int) -> np.ndarray:
 
 def show_batch(values: cli.Flags) -> None:
     """Runs the command."""
-    from lwgan.runs.files import writing
+    from lwgan.runs.files import local_path, writing
     from lwgan.sampling.image_files import save_image
     from lwgan.sampling.sheets import make_sheet
     from lwgan.training.checks import check_settings
 
     config = cli.config(values)
     check_settings(config)
-    out = pathlib.Path(values.out).expanduser()
+    out = local_path("--out", values.out)
     if out.suffix not in (".png", ".webp"):
         raise UserError("--out", str(out), "must end in .png or .webp", "name another")
     if not out.parent.is_dir():

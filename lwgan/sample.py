@@ -30,16 +30,14 @@ FORMATS = ["png", "webp", "jpg", "npy"]
 def define_flags(values: cli.Flags) -> None:
     """The flags of this command."""
     cli.define_run_flags(values)
+    cli.define_checkpoint_flags(values, "ema", "raw", "both")
     of = {"flag_values": values}
-    flags.DEFINE_integer("step", None, "The checkpoint; the newest by default.", **of)
     flags.DEFINE_integer("num_images", 16, "How many images.", 1, **of)
     flags.DEFINE_integer("seed", 0, "Of latents and noise.", 0, 2**32 - 1, **of)
     flags.DEFINE_string("seeds", None, "One image of each of these seeds: 0-63, or 1,5,9.", **of)
     flags.DEFINE_string(
         "latents", None, "An .npy file of latents (B, latent_dim), one image for each.", **of
     )
-    weights = "The EMA generator, or the live one."
-    flags.DEFINE_enum("weights", "ema", ["ema", "raw", "both"], weights, **of)
     flags.DEFINE_float(
         "truncation", 1.0, "Multiplies the latents; 0: the same for all images.", 0.0, **of
     )
@@ -61,8 +59,10 @@ def read_latents(path: str, latent_dim: int) -> np.ndarray:
       UserError: no such file, or it holds something else.
     """
     expected = f"must be an .npy file of numbers (B, {latent_dim})"
+    from lwgan.runs.files import local_path
+
     try:
-        latents = np.lib.format.open_memmap(pathlib.Path(path).expanduser(), mode="r")
+        latents = np.lib.format.open_memmap(local_path("--latents", path), mode="r")
     except (OSError, ValueError) as error:
         raise UserError("--latents", path, expected, f"mend the file ({error})") from None
     if latents.ndim != 2 or latents.shape[1] != latent_dim or not len(latents):
@@ -114,14 +114,13 @@ def asked_for(values: cli.Flags, latent_dim: int) -> Asked:
 
 def draw_samples(values: cli.Flags) -> None:
     """Runs the command."""
-    from lwgan.runs import manifest
     from lwgan.sampling.trained import load_step
 
     both = values.weights == "both"
     # One noise seed and one step for both generators: a trainer may save another step meanwhile.
     noise_seed = secrets.randbits(32) if values.noise == "fresh" else None
     run = cli.open_run(values)
-    step = manifest.resolve_step(run.workdir, values.step)
+    step = cli.checkpoint_step(values, run)
     for weights in ("ema", "raw") if both else (values.weights,):
         trained = load_step(run, step, weights)
         draw_with(values, trained, noise_seed, within=weights if both else "")

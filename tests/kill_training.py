@@ -2,9 +2,11 @@
 
     python -m tests.kill_training --kills=20
     python -m tests.kill_training --kills=20 --signal=SIGTERM
+    python -m tests.kill_training --kills=20 --during=evaluation
 
-A third of the kills and more come while a checkpoint is being written. In the end every array of
-the state and every logged series must be those of a run that nobody disturbed, bit for bit.
+A third of the kills and more come while a checkpoint is being written, or all of them during
+samples, evaluation or retention. In the end every array of the state, every logged series, every
+record of evaluation and every grid must be those of a run that nobody disturbed, bit for bit.
 """
 
 import argparse
@@ -24,12 +26,31 @@ import jax
 import numpy as np
 
 from lwgan import cli
+from lwgan.metrics.records import read_records
 from lwgan.runs import checkpoint, manifest
 from lwgan.runs.directory import read_run
 from lwgan.training.state import build_gan, init_state
 from tests.house import ROOT
 
 STEPS_PER_LIFE = 8
+# As in tests.watched_training.
+MOMENTS = ("samples", "evaluation", "retention")
+SETTINGS = {
+    "data.image_size": 32,
+    "model.latent_dim": 8,
+    "model.fmap_max": 8,
+    "model.recon_size": 16,
+    "model.side_channels": 4,
+    "model.fmap_inverse_coef": 12,
+    "train.batch_size": 4,
+    "train.log_every": 1,
+    "checkpoint.every": 2,
+    "checkpoint.keep_last": 1,
+    "sample.every": 0,
+    "eval.every": 0,
+}
+# What else there is to be disturbed: evaluation where a checkpoint is due anyway, and elsewhere.
+BUSY = {"sample__every": 2, "sample__grid": "(2,2)", "eval__every": 3, "eval__num_images": 9}
 # What the clock decides.
 CLOCK = {"steps_per_sec", "uptime", "data/wait_share"}
 
@@ -38,7 +59,8 @@ class Outcome(NamedTuple):
     """What was survived, and how much was compared."""
 
     kills: int
-    during_a_save: int
+    # Of a save, or what they were to disturb.
+    in_the_midst: int
     bytes_compared: int
     lines_compared: int
 
@@ -50,8 +72,12 @@ def start(
     program: Sequence[str] = ("main.py",),
     cache: pathlib.Path | None = None,
     fills_cache: bool = False,
+    **overrides: object,
 ) -> subprocess.Popen:
-    """A tiny training run in a process of its own; ``cache`` keeps compiled programs."""
+    """A tiny training run in a process of its own; ``cache`` keeps compiled programs.
+
+    Overrides of settings are full names with __ for the dot.
+    """
     environment = dict(os.environ)
     # A process that is killed must not write to it: half a program crashes whoever reads it.
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
@@ -59,21 +85,8 @@ def start(
         environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)
         least_seconds = 0.5 if fills_cache else 1e9
         environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = str(least_seconds)
-    settings = {
-        "data.image_size": 32,
-        "model.latent_dim": 8,
-        "model.fmap_max": 8,
-        "model.recon_size": 16,
-        "model.side_channels": 4,
-        "model.fmap_inverse_coef": 12,
-        "train.batch_size": 4,
-        "train.num_steps": num_steps,
-        "train.log_every": 1,
-        "checkpoint.every": 2,
-        "checkpoint.keep_last": 1,
-        "sample.every": 0,
-        "eval.every": 0,
-    }
+    settings = SETTINGS | {name.replace("__", "."): value for name, value in overrides.items()}
+    settings["train.num_steps"] = num_steps
     return subprocess.Popen(
         [
             sys.executable,
@@ -111,26 +124,33 @@ def kill(
     step: int,
     rng: random.Random,
     number: signal.Signals,
+    *,
+    file: pathlib.Path | None = None,
 ) -> bool:
-    """Kills after a step that it has logged, at once, or within its next save: whether
-    it was one.
+    """Kills after a step that it has logged: whether it came in the midst of something.
+
+    That is a save, in most cases; with a file all that goes on as long as the file is there.
     """
-    in_a_save = rng.random() < 0.6
-    while _last_step(workdir) < step or (in_a_save and not saving(workdir)):
+    wanted = file or rng.random() < 0.6
+
+    def in_the_midst() -> bool:
+        return file.exists() if file else saving(workdir)
+
+    while _last_step(workdir) < step or (wanted and not in_the_midst()):
         if process.poll() is not None:
             raise RuntimeError(process.stderr.read())
         time.sleep(0.001)
-    time.sleep(rng.random() * (0.02 if in_a_save else 0.2))
-    was_saving = saving(workdir)
+    time.sleep(rng.random() * (0.1 if file else 0.02 if wanted else 0.2))
+    was_in_the_midst = in_the_midst()
     process.send_signal(number)
     _, errors = process.communicate(timeout=900)
     if number == signal.SIGKILL:
-        return saving(workdir)
+        return in_the_midst()
     assert process.returncode == cli.INTERRUPTED, errors
     saved = max(manifest.saved_steps(workdir))
     last_line = f"interrupted: saved at step {saved}; the same command continues"
     assert errors.splitlines()[-1] == last_line and not saving(workdir), errors
-    return was_saving
+    return was_in_the_midst
 
 
 def _last_step(workdir: pathlib.Path) -> int:
@@ -178,29 +198,49 @@ def compare(quiet: pathlib.Path, disturbed: pathlib.Path) -> tuple[int, int]:
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
     assert series(disturbed) == series(quiet)
-    assert aim_series(disturbed) == aim_series(quiet)
+    assert read_records(disturbed) == read_records(quiet)
+    assert manifest.saved_steps(disturbed) == manifest.saved_steps(quiet)
+    grids, others = (
+        {path.name: path.read_bytes() for path in workdir.glob("samples/*")}
+        for workdir in (quiet, disturbed)
+    )
+    assert grids == others
     return sum(np.asarray(leaf).nbytes for leaf in ours), len(series(quiet))
 
 
 def survive(
-    folder: pathlib.Path, kills: int, seed: int, number: signal.Signals = signal.SIGKILL
+    folder: pathlib.Path,
+    kills: int,
+    seed: int,
+    number: signal.Signals = signal.SIGKILL,
+    during: str = "",
 ) -> Outcome:
     """Trains twice, undisturbed and killed so many times, and compares."""
     rng, num_steps = random.Random(seed), STEPS_PER_LIFE * (kills + 1)
     quiet, disturbed = folder / "quiet" / "run", folder / "disturbed" / "run"
-    cache = folder / "cache"
-    finish(start(quiet, num_steps, cache=cache, fills_cache=True))
-    during_a_save = 0
+    cache, file, options = folder / "cache", None, {}
+    if during:
+        file = folder / during
+        options = {"program": ("-m", "tests.watched_training", f"{during}={file}"), **BUSY}
+    finish(start(quiet, num_steps, cache=cache, fills_cache=True, **options))
+    in_the_midst = 0
     for done in range(kills):
         step = done * STEPS_PER_LIFE + rng.randrange(1, STEPS_PER_LIFE)
-        during_a_save += kill(
-            start(disturbed, num_steps, cache=cache), disturbed, step, rng, number
-        )
-        print(f"kill {done + 1} of {kills}, {during_a_save} of them during a save", flush=True)
-    finish(start(disturbed, num_steps, cache=cache))
-    leftovers = [path.name for path in (disturbed / "checkpoints").iterdir()]
-    assert leftovers == [str(num_steps)], leftovers
-    return Outcome(kills, during_a_save, *compare(quiet, disturbed))
+        process = start(disturbed, num_steps, cache=cache, **options)
+        in_the_midst += kill(process, disturbed, step, rng, number, file=file)
+        if file:
+            file.unlink(missing_ok=True)
+        what = during or "a save"
+        print(f"kill {done + 1} of {kills}, {in_the_midst} of them during {what}", flush=True)
+    finish(start(disturbed, num_steps, cache=cache, **options))
+    leftovers = [
+        path.name
+        for path in disturbed.rglob("*")
+        if any(word in path.name for word in (".part", ".deleted", "tmp"))
+    ]
+    assert not leftovers, leftovers
+    assert aim_series(disturbed) == aim_series(quiet)
+    return Outcome(kills, in_the_midst, *compare(quiet, disturbed))
 
 
 def main() -> None:
@@ -208,12 +248,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--signal", default="SIGKILL", choices=["SIGKILL", "SIGTERM", "SIGINT"])
+    parser.add_argument(
+        "--signal", default="SIGKILL", choices=["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"]
+    )
+    parser.add_argument("--during", default="", choices=["", *MOMENTS])
     arguments = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
     with tempfile.TemporaryDirectory() as folder:
         number = signal.Signals[arguments.signal]
-        print(survive(pathlib.Path(folder), arguments.kills, arguments.seed, number))
+        print(
+            survive(pathlib.Path(folder), arguments.kills, arguments.seed, number, arguments.during)
+        )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import pathlib
 import shutil
 from collections.abc import Callable, Sequence
@@ -26,7 +27,8 @@ from lwgan.data.decode import (
 from lwgan.data.source import Source
 from lwgan.data.threads import parallel_map
 from lwgan.errors import UserError
-from lwgan.runs.files import cache_root, locked
+from lwgan.runs.files import cache_root, remove_parts, replacing
+from lwgan.runs.locks import locked
 
 # What the random numbers of a seed are for, as part of a NumPy generator's key.
 ORDER, CROP, HOLDOUT = 0, 1, 2
@@ -78,15 +80,15 @@ def load_dataset(source: Source, data: ConfigDict) -> Dataset:
     into half of the disk's, else not at all.
 
     Raises:
-      UserError: more than half of the images do not decode.
+      UserError: more than half of the images do not decode, or they cannot be kept on disk.
     """
     # A resized image is rarely more than twice as long as it is wide.
     longer = 2 if data.crop_prob > 0 else 1
     needed = len(source.names) * longer * stored_side(data) ** 2 * len(PIL_MODES[data.mode])
     cache = data.cache
     if cache == "auto":
-        fits = {"memory": _free_memory() / 2, "disk": _free_disk() / 2, "none": math.inf}
-        cache = next(name for name, room in fits.items() if needed < room)
+        rooms = {"memory": _free_memory, "disk": _free_disk}
+        cache = next((name for name, free in rooms.items() if needed < free() / 2), "none")
     if cache == "none":
         return _read_at_each_use(source, data)
     if cache == "memory":
@@ -94,21 +96,41 @@ def load_dataset(source: Source, data: ConfigDict) -> Dataset:
         index = _decode_all(source, data, file)
         pixels = np.frombuffer(file.getbuffer(), np.uint8)
         return _assemble(source, data, index, pixels, "in memory")
+    try:
+        folder = _kept_on_disk(source, data)
+    except OSError as error:
+        if data.cache == "auto":
+            logging.warning("Images cannot be kept in %s: %s", cache_root(), error.strerror)
+            return _read_at_each_use(source, data)
+        raise UserError(
+            "data.cache",
+            data.cache,
+            f"images cannot be kept in {cache_root()} ({error.strerror})",
+            "name another place with XDG_CACHE_HOME, or use memory or none",
+        ) from None
+    index = json.loads((folder / "index.json").read_text())
+    pixels = np.memmap(folder / "pixels", np.uint8, "r")
+    return _assemble(source, data, index, pixels, f"in {folder}")
+
+
+def _kept_on_disk(source: Source, data: ConfigDict) -> pathlib.Path:
+    """The directory of the cache with these images, made if it is missing.
+
+    Raises:
+      OSError: it cannot be written.
+      UserError: there is no place for a cache.
+    """
     folder = _cache_folder(source, data)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_suffix(".lock")):
         if not folder.exists():
-            part = folder.with_suffix(".part")
-            # What a process that was killed has left.
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir()
-            with (part / "pixels").open("wb") as file:
-                index = _decode_all(source, data, file)
-            (part / "index.json").write_text(json.dumps(index))
-            part.rename(folder)
-    index = json.loads((folder / "index.json").read_text())
-    pixels = np.memmap(folder / "pixels", np.uint8, "r")
-    return _assemble(source, data, index, pixels, f"in {folder}")
+            remove_parts(folder.parent, f"{folder.name}.*.part")
+            with replacing(folder) as part:
+                part.mkdir()
+                with (part / "pixels").open("wb") as file:
+                    index = _decode_all(source, data, file)
+                (part / "index.json").write_text(json.dumps(index))
+    return folder
 
 
 def _decode_all(source: Source, data: ConfigDict, file: IO[bytes]) -> dict:
@@ -215,11 +237,14 @@ def _cache_folder(source: Source, data: ConfigDict) -> pathlib.Path:
 
 
 def _free_disk() -> int:
-    """Bytes that can be written where images are kept."""
-    root = cache_root()
-    while not root.exists():
-        root = root.parent
-    return shutil.disk_usage(root).free
+    """Bytes that can be written where images are kept; 0 where they cannot be."""
+    try:
+        root = cache_root()
+        while not root.exists():
+            root = root.parent
+    except (OSError, UserError):
+        return 0
+    return shutil.disk_usage(root).free if os.access(root, os.W_OK | os.X_OK) else 0
 
 
 def _free_memory() -> int:

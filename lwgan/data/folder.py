@@ -17,6 +17,7 @@ from PIL import Image
 
 from lwgan.data.source import Extent, Source, add_to_digest, bytes_at
 from lwgan.errors import UserError
+from lwgan.runs.files import local_path
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
@@ -42,7 +43,7 @@ def open_path(name: str, what: str, hint: str) -> Source:
       UserError: no such path, no image in it, or it cannot be read; it names ``what`` and gives
         ``hint``.
     """
-    path = pathlib.Path(name).expanduser()
+    path = local_path(what, name)
     if not name or not path.exists():
         raise UserError(what, name, "there is no such folder or file", hint)
     try:

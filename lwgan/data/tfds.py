@@ -13,6 +13,7 @@ from PIL import Image
 
 from lwgan.data.source import Extent, Source, bytes_at
 from lwgan.errors import UserError
+from lwgan.runs.files import local_path
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -62,8 +63,9 @@ def _find_builder(data: ConfigDict) -> "tfds.core.DatasetBuilder":
 
     if not data.name:
         raise UserError("data.name", data.name, "names no dataset", "for example oxford_flowers102")
+    data_dir = local_path("data.data_dir", data.data_dir) if data.data_dir else None
     try:
-        return tfds.builder(data.name, data_dir=data.data_dir or None)
+        return tfds.builder(data.name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError:
         near = difflib.get_close_matches(data.name.split("/")[0], tfds.list_builders(), 3, 0.4)
         catalog = "see https://www.tensorflow.org/datasets/catalog"

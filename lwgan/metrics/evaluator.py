@@ -60,6 +60,7 @@ class Evaluator:
         sampler: Sampler,
         step: int,
         *,
+        weights: str = "ema",
         seed: int | None = None,
         batch_size: int = 16,
         critic: Critic | None = None,
@@ -73,8 +74,9 @@ class Evaluator:
         Args:
           sampler: what is measured.
           step: the step that its weights come from.
+          weights: of the EMA generator ("ema") or the live one ("raw").
           seed: of latents and noise; the run's own by default.
-          batch_size: images drawn at once.
+          batch_size: images drawn, and shown to the critic, at once.
           critic: the discriminator of that step.
         """
         eval_settings = self.config.eval
@@ -88,9 +90,10 @@ class Evaluator:
             others = measure(samples, self.held_out.extracted, eval_settings.metrics)
             figures |= {f"{name}_held_out": value for name, value in others.items()}
             if critic:
-                figures["realness_trained"] = self._realness(critic, self.training)
-                figures["realness_held_out"] = self._realness(critic, self.held_out)
-        return Measurement({"step": step, **self.way, "seed": seed, **figures}, samples)
+                figures["realness_trained"] = self._realness(critic, self.training, batch_size)
+                figures["realness_held_out"] = self._realness(critic, self.held_out, batch_size)
+        record = {"step": step, **self.way, "generator": weights, "seed": seed, **figures}
+        return Measurement(record, samples)
 
     @functools.cached_property
     def mirrored(self) -> Extracted:
@@ -109,11 +112,11 @@ class Evaluator:
         reals = self.training.extracted.features
         return memorisation(samples.features, reals, self.mirrored.features)
 
-    def _realness(self, critic: Critic, reals: Reals) -> float:
+    def _realness(self, critic: Critic, reals: Reals, batch_size: int) -> float:
         count = min(MOST_SCORED, len(reals.indices))
         evenly = np.linspace(0, len(reals.indices) - 1, count).round().astype(int)
         images = (self.dataset.centre(index) for index in reals.indices[evenly])
-        batches = batched(images, self.config.train.batch_size)
+        batches = batched(images, batch_size)
         return float(score_realness(critic, map(np.stack, batches)).mean())
 
 
@@ -144,6 +147,7 @@ def way_of_settings(config: ConfigDict, dataset: Dataset) -> Record:
     parts = split(len(dataset.names), config.data.holdout, config.train.seed)
     num_reals, num_held_out = (min(len(part), config.eval.num_images) for part in parts)
     return {
+        "generator": "ema",
         "data": dataset.fingerprint[:16],
         "features": config.eval.features,
         "resize": config.eval.resize,

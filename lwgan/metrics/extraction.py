@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -16,9 +15,10 @@ from PIL import __version__ as PILLOW
 from lwgan.data.cache import Dataset
 from lwgan.data.decode import to_rgb
 from lwgan.data.threads import parallel_map
+from lwgan.errors import UserError
 from lwgan.metrics.frechet import Moments, stream
 from lwgan.metrics.networks.features import Features
-from lwgan.runs.files import cache_root
+from lwgan.runs.files import cache_root, replacing
 
 # Of the files that keep features; another number and they are made anew.
 _FORMAT = 1
@@ -72,21 +72,18 @@ def extract_once(
     """As ``extract``, kept in the user's cache under ``key``: all that the images depend on."""
     parts = (_FORMAT, features.name, features.fingerprint, features.resize, *key)
     name = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-    path = cache_root() / "features" / f"{name}.npy"
-    # It is not there, or damaged.
-    with contextlib.suppress(OSError, ValueError, EOFError):
+    # The cache may be damaged, or there is no place for one.
+    with contextlib.suppress(OSError, ValueError, EOFError, UserError):
+        path = cache_root() / "features" / f"{name}.npy"
         return Extracted(np.load(path, mmap_mode="r", allow_pickle=False))
     extracted = extract(features, batches, count, title)
-    part = path.with_suffix(f".{os.getpid()}.part")
     try:
+        path = cache_root() / "features" / f"{name}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+        with replacing(path) as part, part.open("wb") as file:
             np.save(file, extracted.features)
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        logging.warning("Features cannot be kept in %s (%s)", path.parent, error.strerror)
+    except (OSError, UserError) as error:
+        logging.warning("Features cannot be kept (%s)", error)
     return extracted
 
 

@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from lwgan.errors import UserError
-from lwgan.runs.files import locked, write_text
+from lwgan.runs.files import write_text
+from lwgan.runs.locks import locked
 
 # What was measured, how, and the figures.
 Record = dict[str, Any]
@@ -16,6 +17,7 @@ FILE = "metrics.json"
 CHOOSING = ("kid", "fid")
 # How something was measured: only figures that agree in all of it can be compared.
 WAY = (
+    "generator",
     "data",
     "features",
     "weights",
@@ -31,9 +33,13 @@ IDENTITY = ("step", *WAY)
 
 
 def figures_of(record: Record) -> dict[str, float]:
-    """The figures of a record alone, named for the trackers: ``efficientnet_lite0/kid``."""
+    """The figures of a record alone, named for the trackers: ``efficientnet_lite0/kid``.
+
+    Those of the live generator are ``efficientnet_lite0/raw/kid``.
+    """
+    kind = "/raw" if record["generator"] == "raw" else ""
     return {
-        f"{record['features']}/{name}": value
+        f"{record['features']}{kind}/{name}": value
         for name, value in record.items()
         if name not in IDENTITY
     }
@@ -46,14 +52,37 @@ def read_records(workdir: pathlib.Path) -> list[Record]:
       UserError: the file is not what lwgan writes.
     """
     path = workdir / FILE
-    if not path.exists():
-        return []
     try:
-        return sorted(json.loads(path.read_text()), key=lambda record: record["step"])
-    except (ValueError, TypeError, KeyError, OSError) as error:
+        said = json.loads(path.read_text("utf-8"))
+        _require_records(said)
+    except FileNotFoundError:
+        return []
+    except (ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            "--workdir", str(path), f"cannot be read ({error})", "move it aside"
+            FILE,
+            str(path),
+            f"cannot be read ({reason})",
+            "bring back a copy of it, or move it aside",
         ) from None
+    # Earlier versions measured the EMA generator alone, and did not say so.
+    return sorted(({"generator": "ema"} | each for each in said), key=lambda each: each["step"])
+
+
+def _require_records(said: Any) -> None:
+    """Raises ValueError for anything else than records."""
+    if not isinstance(said, list):
+        raise ValueError("this is no list of records")
+    for number, record in enumerate(said, 1):
+        if not isinstance(record, dict) or not isinstance(record.get("features"), str):
+            raise ValueError(f"record {number} is none")
+        for name in ("step", *CHOOSING):
+            if not isinstance(record.get(name, 0), int | float):
+                raise ValueError(f"record {number} has no number as its {name}")
+        if any(isinstance(record.get(name), list | dict) for name in IDENTITY):
+            raise ValueError(f"record {number} does not say how it was measured")
+        if "step" not in record:
+            raise ValueError(f"record {number} has no step")
 
 
 def add_record(workdir: pathlib.Path, record: Record) -> None:

@@ -36,7 +36,8 @@ def table(records: Sequence[Record]) -> str:
 def remarks(record: Record) -> Iterator[str]:
     """How to read a record's figures, a line each."""
     beside = f"{record['num_images']:,} images beside {record['num_reals']:,} real ones"
-    yield f"{record['features']} features, resize {record['resize']}, {beside}"
+    live = "of the live generator, " if record.get("generator") == "raw" else ""
+    yield f"{live}{record['features']} features, resize {record['resize']}, {beside}"
     names = ("num_images", "num_reals", "num_held_out")
     fewest = min(record[name] for name in names if record.get(name))
     if "fid" in record and fewest < FEWEST_FOR_FID:
@@ -46,6 +47,14 @@ def remarks(record: Record) -> Iterator[str]:
             f"copies: {record['copies']:.0%} of the samples are nearer to a training image than "
             "all but 5% of new images would be"
         )
+
+
+def sheet_name(record: Record) -> str:
+    """Names what a sheet depends on, so that other evaluations have other sheets."""
+    parts = [f"{record['step']:08d}-seed{record['seed']}-{record['num_images']}"]
+    parts += [record["features"], f"data{record['data'][:8]}", f"weights{record['weights'][:8]}"]
+    usual = {"generator": "ema", "resize": "clean", "background": "white"}
+    return "-".join([*parts, *(record[name] for name in usual if record[name] != usual[name])])
 
 
 def sheet_of_copies(

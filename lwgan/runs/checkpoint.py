@@ -6,10 +6,10 @@ files, written last. A state is any frozen dataclass of trees of arrays that has
 ``ema_params`` and ``ema_stats``.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
-import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent import futures
 from typing import Any, TypeVar
@@ -17,17 +17,19 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from flax.traverse_util import flatten_dict
+from absl import logging
 from ml_collections import ConfigDict
 
 from lwgan.errors import UserError
-from lwgan.runs.files import write_text
-from lwgan.runs.manifest import MANIFEST, checksums, numbered
+from lwgan.runs.files import make_directory, next_free, remove, sync, sync_tree, write_text
+from lwgan.runs.manifest import MANIFEST, checksums, finished_steps
 
 State = TypeVar("State")
 # A tree of arrays.
 Tree = Any
 
+# Of the directories that Orbax has not finished.
+TMP_DIR_SUFFIX = ".orbax-checkpoint-tmp"
 SAMPLER_FIELDS = ("ema_params", "ema_stats")
 
 
@@ -53,17 +55,17 @@ class Saver:
 
         ``best`` tells which of some steps are to be kept beside those.
         """
-        self._folder, self._keep = (workdir / "checkpoints").absolute(), keep
-        self._best = best
+        self._workdir, self._folder = workdir, (workdir / "checkpoints").absolute()
+        self._keep, self._best = keep, best
         # The step that was saved last.
-        self._step = -1
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for left in self._folder.glob("*.deleted"):
-            shutil.rmtree(left)
+        self.step = -1
+        make_directory(self._folder, "--workdir")
+        # By another name, for Orbax minds one that cannot be removed.
+        for unfinished in self._folder.glob(f"*{TMP_DIR_SUFFIX}"):
+            self._set_to_be_deleted(unfinished)
+        self._remove_leftovers()
         # In our own thread: Orbax's would not let the manifest be written after everything else.
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=None, enable_async_checkpointing=False, cleanup_tmp_directories=True
-        )
+        options = ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         self._thread = futures.ThreadPoolExecutor(1, "checkpoint")
         self._writing: futures.Future[None] | None = None
@@ -73,7 +75,7 @@ class Saver:
 
     def __exit__(self, *unused: object) -> None:
         try:
-            self._wait()
+            self.wait()
         finally:
             self._thread.shutdown()
             self._manager.close()
@@ -88,10 +90,10 @@ class Saver:
           UserError: this or the last checkpoint cannot be written; those before are whole.
         """
         step = int(state.step)
-        if step == self._step:
+        if step == self.step:
             return
-        self._wait()
-        self._step = step
+        self.wait()
+        self.step = step
         if (self._folder / str(step)).exists():
             return
         # NumPy arrays restore on any number of devices.
@@ -99,12 +101,18 @@ class Saver:
         meta = {
             "step": step,
             "settings": config.to_dict(),
+            "run": _run_info(self._workdir),
             "metrics": {name: float(value) for name, value in metrics.items()},
             "manifest": MANIFEST,
         }
         self._writing = self._thread.submit(self._write, step, state, meta)
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Returns when what was saved last is on the disk.
+
+        Raises:
+          UserError: see ``save``.
+        """
         writing, self._writing = self._writing, None
         if writing is None:
             return
@@ -131,19 +139,42 @@ class Saver:
             force=True,
         )
         folder = self._folder / str(step)
+        sync_tree(folder)
+        sync(self._folder)
         write_text(folder / MANIFEST, json.dumps(checksums(folder), indent=1))
         self._remove_old()
 
     def _remove_old(self) -> None:
-        """Removes what need not be kept, newest last: there is always a whole checkpoint."""
-        whole = [
-            step
-            for step in numbered(self._folder)
-            if (self._folder / str(step) / MANIFEST).exists()
-        ]
-        for step in sorted(set(whole) - set(kept(whole, self._keep, self._best(whole)))):
-            folder = self._folder / str(step)
-            shutil.rmtree(folder.rename(folder.with_suffix(".deleted")))
+        """Removes what need not be kept, newest last: there is always a whole checkpoint.
+
+        What cannot be removed is tried again at the next save.
+        """
+        whole = finished_steps(self._workdir)
+        try:
+            best = self._best(whole)
+        except UserError as error:
+            logging.warning("Old checkpoints stay, for which is the best is not known: %s", error)
+            return
+        for step in sorted(set(whole) - set(kept(whole, self._keep, best))):
+            self._set_to_be_deleted(self._folder / str(step))
+        self._remove_leftovers()
+
+    def _set_to_be_deleted(self, folder: pathlib.Path) -> None:
+        try:
+            folder.rename(next_free(folder.with_name(f"{folder.name}.deleted")))
+        except OSError as error:
+            logging.warning("%s cannot be removed (%s)", folder, error.strerror)
+
+    def _remove_leftovers(self) -> None:
+        for path in self._folder.glob("*.deleted*"):
+            remove(path)
+
+
+def _run_info(workdir: pathlib.Path) -> Any:
+    """What ``run.json`` says, for the day on which it is damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((workdir / "run.json").read_text())
+    return None
 
 
 def kept(saved: Sequence[int], keep: ConfigDict, best: Collection[int] = ()) -> list[int]:
@@ -164,17 +195,22 @@ def restore(workdir: pathlib.Path, step: int, like: State) -> State:
     """The whole state of a step as NumPy arrays; ``like`` gives its shapes (``jax.eval_shape``).
 
     Raises:
-      ValueError: the checkpoint is of other networks.
+      UserError: the checkpoint is of other networks.
     """
+    require_networks(workdir, step, like)
     items = {"sampler": _sampler(like), "training": _training(like)}
     restored = _restore(workdir, step, items, ocp.args.StandardRestore)
-    # Orbax gives NumPy arrays the shape that they were saved with, whatever is asked for.
-    leaves, _ = jax.tree_util.tree_flatten_with_path(restored)
-    for (path, leaf), wanted in zip(leaves, jax.tree.leaves(items), strict=True):
-        if leaf.shape != wanted.shape:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise _other_networks(step, name, leaf.shape, wanted.shape)
     return type(like)(**restored["sampler"], **restored["training"])
+
+
+def require_networks(workdir: pathlib.Path, step: int, like: State) -> None:
+    """Refuses a checkpoint of other networks than ``like``; reads no more than its shapes.
+
+    Raises:
+      UserError: names the first array that is not alike.
+    """
+    _require_shapes(workdir, step, "sampler", _sampler(like))
+    _require_shapes(workdir, step, "training", _training(like))
 
 
 def restore_generator(workdir: pathlib.Path, step: int, like: Tree, weights: str) -> Tree:
@@ -183,20 +219,12 @@ def restore_generator(workdir: pathlib.Path, step: int, like: Tree, weights: str
     ``like`` gives their shapes. Nothing else of the checkpoint is read.
 
     Raises:
-      ValueError: the checkpoint is of another generator.
+      UserError: the checkpoint is of another generator.
     """
     item, prefix = {"ema": ("sampler", "ema"), "raw": ("training", "g")}[weights]
     names = {"params": f"{prefix}_params", "batch_stats": f"{prefix}_stats"}
     target = {names[collection]: shapes for collection, shapes in like.items()}
-    folder = (workdir / "checkpoints" / str(step) / item).absolute()
-    metadata = ocp.PyTreeCheckpointHandler().metadata(folder).tree
-    saved, wanted = (
-        {name: leaf.shape for name, leaf in flatten_dict(tree, sep="/").items()}
-        for tree in ({name: metadata[name] for name in target}, target)
-    )
-    for name in sorted(saved.keys() | wanted.keys()):
-        if saved.get(name) != wanted.get(name):
-            raise _other_networks(step, name, saved.get(name), wanted.get(name))
+    _require_shapes(workdir, step, item, target)
     restored = _restore(workdir, step, {item: target}, _restore_part)[item]
     return {collection: restored[name] for collection, name in names.items()}
 
@@ -220,10 +248,24 @@ def _restore(
         return dict(manager.restore(step, args=ocp.args.Composite(**targets)).items())
 
 
-def _other_networks(
-    step: int, name: str, saved: tuple[int, ...] | None, wanted: tuple[int, ...] | None
-) -> ValueError:
-    return ValueError(
-        f"checkpoint {step} is of other networks than the settings: "
-        f"{name} is {saved} there, and {wanted} by the settings"
-    )
+def _require_shapes(workdir: pathlib.Path, step: int, item: str, target: Tree) -> None:
+    """Refuses an item whose trees have other arrays; Orbax would read a part, or other shapes."""
+    folder = (workdir / "checkpoints" / str(step) / item).absolute()
+    metadata = ocp.PyTreeCheckpointHandler().metadata(folder).tree
+    saved, wanted = _shapes({name: metadata.get(name) for name in target}), _shapes(target)
+    for name in sorted(saved.keys() | wanted.keys()):
+        if saved.get(name) != wanted.get(name):
+            raise UserError(
+                "config.json",
+                str(workdir / "config.json"),
+                f"checkpoint {step} is of other networks than the settings: "
+                f"{name} is {saved.get(name)} there, and {wanted.get(name)} by the settings",
+                "bring back the run's own",
+            )
+
+
+def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves
+    }

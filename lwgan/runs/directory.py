@@ -1,17 +1,24 @@
 """A run directory: starting one, continuing it, and reading it."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import pathlib
-from typing import Any
+import tempfile
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+from absl import logging
 from ml_collections import ConfigDict
 
 import lwgan
 from lwgan.errors import UserError
-from lwgan.runs.files import make_directory, write_text
-from lwgan.settings.files import changes, fixed_change, read_settings, to_json
+from lwgan.runs.files import TRAINER, is_part, make_directory, write_text, writing
+from lwgan.runs.manifest import damage, saved_meta, saved_steps
+from lwgan.settings.files import changes, fixed_change, from_values, read_settings, to_json
+
+Restored = TypeVar("Restored")
 
 # Of run directories; a new meaning of an old setting needs a new number.
 FORMAT = 1
@@ -47,39 +54,98 @@ class Run:
         write_text(self.workdir / "config.json", to_json(self.config))
 
 
-def is_run(workdir: pathlib.Path) -> bool:
-    """Whether the directory holds a run."""
-    return all((workdir / name).is_file() for name in ("run.json", "config.json"))
+def is_run(workdir: pathlib.Path, flag: str = "--workdir") -> bool:
+    """Whether the directory holds a run, be it a damaged one.
+
+    Raises:
+      UserError: one may not look into it.
+    """
+    try:
+        begun = all((workdir / name).exists() for name in ("run.json", "config.json"))
+        return begun or bool(saved_steps(workdir))
+    except OSError as error:
+        raise UserError(
+            flag, str(workdir), f"cannot be looked into ({error.strerror})", "name another"
+        ) from None
 
 
 def read_run(workdir: pathlib.Path, flag: str = "--workdir") -> Run:
-    """The run in a directory that ``flag`` names.
+    """The run in a directory that ``flag`` names; what is damaged comes from its checkpoints.
 
     Raises:
-      UserError: there is none, or a newer lwgan wrote it.
+      UserError: there is none, or a newer lwgan wrote it, or it cannot be read.
     """
-    if not is_run(workdir):
+    if not is_run(workdir, flag):
         raise UserError(
             flag,
             str(workdir),
             "there is no run in this directory",
             "name a directory that python main.py has trained in",
         )
-    try:
-        info = json.loads((workdir / "run.json").read_text())
-        number = int(info["format"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            flag, str(workdir), "its run.json cannot be read", "bring back a copy of it"
-        ) from None
-    if number not in range(1, FORMAT + 1):
+    info = _read_or_restore(workdir / "run.json", _read_info, lambda meta: _info_of(meta["run"]))
+    if info.format not in range(1, FORMAT + 1):
         raise UserError(
             flag,
             str(workdir),
-            f"this run has format {number}, this lwgan reads 1 up to {FORMAT}",
-            f"install {'a newer' if number > FORMAT else 'an older'} lwgan",
+            f"this run has format {info.format}, this lwgan reads 1 up to {FORMAT}",
+            f"install {'a newer' if info.format > FORMAT else 'an older'} lwgan",
         )
-    return Run(workdir, read_settings(workdir / "config.json"), RunInfo(**info))
+    config = _read_or_restore(
+        workdir / "config.json", read_settings, lambda meta: from_values(meta["settings"])
+    )
+    return Run(workdir, config, info)
+
+
+def _read_or_restore(
+    path: pathlib.Path,
+    read: Callable[[pathlib.Path], Restored],
+    of_meta: Callable[[dict[str, Any]], Restored],
+) -> Restored:
+    """What a file of a run says; if it cannot be read, what the newest whole checkpoint says."""
+    try:
+        return read(path)
+    except (OSError, ValueError, UserError) as error:
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+    for step in reversed(saved_steps(path.parent)):
+        # It is damaged as well, or of an earlier version.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            if not damage(path.parent, step):
+                restored = of_meta(saved_meta(path.parent, step))
+                logging.warning("%s: %s; taken from checkpoint %d instead", path, reason, step)
+                return restored
+    raise UserError(path.name, str(path), f"cannot be read ({reason})", "bring back a copy of it")
+
+
+def _read_info(path: pathlib.Path) -> RunInfo:
+    return _info_of(json.loads(path.read_text("utf-8")))
+
+
+def _info_of(values: Any) -> RunInfo:
+    """What ``run.json`` says, in terms of JSON.
+
+    Raises:
+      ValueError: it is something else, or of a newer lwgan.
+    """
+    kinds = {
+        "fingerprint": str,
+        "format": int,
+        "versions": dict,
+        "aim_run": str | None,
+        "changes": list,
+        "init_from": dict | None,
+    }
+    if not isinstance(values, dict) or not isinstance(values.get("format"), int):
+        raise ValueError("it has no format of a run")
+    if values["format"] != FORMAT:
+        return RunInfo("", format=values["format"])
+    if "fingerprint" not in values:
+        raise ValueError("it has no fingerprint of a dataset")
+    for name, value in values.items():
+        if name not in kinds:
+            raise ValueError(f"{name!r} is not known here; a newer lwgan may know it")
+        if not isinstance(value, kinds[name]):
+            raise ValueError(f"{name!r} is {str(value)[:40]!r}")
+    return RunInfo(**values)
 
 
 def resolve_run(
@@ -115,10 +181,32 @@ def resolve_run(
 def _require_room(workdir: pathlib.Path) -> None:
     """Refuses a path that holds anything but the start of a run."""
     others = {path.name for path in workdir.glob("*")} if workdir.is_dir() else set()
-    if workdir.exists() and (not workdir.is_dir() or others - {"run.json"}):
+    others = {name for name in others if name not in ("run.json", TRAINER) and not is_part(name)}
+    if workdir.exists() and (not workdir.is_dir() or others):
         raise UserError(
             "--workdir", str(workdir), "holds something that is not a run", "name a new directory"
         )
+
+
+def require_writable(workdir: pathlib.Path) -> None:
+    """Tries whether a start could write what it will write; leaves nothing behind.
+
+    Raises:
+      UserError: it could not.
+    """
+    there = workdir
+    while not there.exists():
+        there = there.parent
+    for folder in (there, *(workdir / name for name in ("checkpoints", "samples", "damaged"))):
+        if folder.exists():
+            with writing(folder, "--workdir"):
+                tempfile.TemporaryFile(dir=folder).close()
+    appended = [workdir / name for name in ("log.txt", "metrics.jsonl")]
+    # Only a directory cannot be replaced.
+    replaced = [workdir / name for name in ("run.json", "config.json")]
+    for path in [*filter(pathlib.Path.exists, appended), *filter(pathlib.Path.is_dir, replaced)]:
+        with writing(path, "--workdir"):
+            path.open("ab").close()
 
 
 def record_start(run: Run, config: ConfigDict, fingerprint: str, step: int) -> None:

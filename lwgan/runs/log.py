@@ -4,7 +4,9 @@ import contextlib
 import logging as python_logging
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 from absl import logging
 
@@ -20,6 +22,8 @@ def start() -> None:
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
     _dress(logging.get_absl_handler())
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _show_unraisable
 
 
 @contextlib.contextmanager
@@ -44,15 +48,22 @@ def _dress(handler: python_logging.Handler) -> None:
     handler.addFilter(_worth_reading)
 
 
+def _show_unraisable(unraisable: Any) -> None:
+    """As Python does, but for what the threads of a write of Orbax say after it has failed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
 def _worth_reading(record: python_logging.LogRecord) -> bool:
-    if record.name == "asyncio":
-        # Of several writes of Orbax that fail, the first is raised; the others would come after it.
+    path = record.pathname.replace(os.sep, "/")
+    if record.name == "asyncio" or (record.exc_info and "/orbax/checkpoint/" in path):
+        # Of several writes of Orbax that fail, the first is raised; the others would come beside.
         return False
     own = record.pathname.startswith(_OWN) or "site-packages" not in record.pathname
     if own or record.levelno >= python_logging.WARNING:
         return True
     # Reports of progress.
-    if "/clu/platform/" in record.pathname.replace(os.sep, "/"):
+    if "/clu/platform/" in path:
         record.msg = str(record.msg).removeprefix("Setting work unit notes: ")
         return True
     return False

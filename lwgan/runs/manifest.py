@@ -7,11 +7,12 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 from absl import logging
 
 from lwgan.errors import UserError
-from lwgan.runs.files import move_aside
+from lwgan.runs.files import is_part, move, move_aside
 
 MANIFEST = "manifest.json"
 _UNFINISHED = f"{MANIFEST} is missing"
@@ -27,10 +28,27 @@ def saved_steps(workdir: pathlib.Path) -> list[int]:
     return numbered(workdir / "checkpoints")
 
 
+def finished_steps(workdir: pathlib.Path) -> list[int]:
+    """The steps whose checkpoints have been written to the end, in order."""
+    folder = workdir / "checkpoints"
+    return [step for step in numbered(folder) if (folder / str(step) / MANIFEST).exists()]
+
+
+def saved_meta(workdir: pathlib.Path, step: int) -> dict[str, Any]:
+    """What a checkpoint says of itself: its step, settings, run and last metrics.
+
+    Raises:
+      OSError: there is no such checkpoint.
+      ValueError: it is damaged.
+    """
+    return json.loads((workdir / "checkpoints" / str(step) / "meta" / "metadata").read_text())
+
+
 def saved_metrics(workdir: pathlib.Path, step: int) -> dict[str, float]:
-    """The metrics at a checkpoint; none at step 0."""
-    path = workdir / "checkpoints" / str(step) / "meta" / "metadata"
-    return json.loads(path.read_text()).get("metrics", {}) if path.exists() else {}
+    """The metrics at a whole checkpoint; none where there is no checkpoint, as at step 0."""
+    if step not in saved_steps(workdir):
+        return {}
+    return saved_meta(workdir, step).get("metrics", {})
 
 
 def checksums(folder: pathlib.Path) -> dict[str, str]:
@@ -38,7 +56,7 @@ def checksums(folder: pathlib.Path) -> dict[str, str]:
     checksums = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in (MANIFEST, MANIFEST + ".part"):
+        if path.is_file() and name != MANIFEST and not is_part(name):
             with path.open("rb") as file:
                 checksums[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return checksums
@@ -53,14 +71,22 @@ def damage(workdir: pathlib.Path, step: int) -> str:
     folder = workdir / "checkpoints" / str(step)
     try:
         if not (folder / MANIFEST).exists():
-            meta = json.loads((folder / "meta" / "metadata").read_text())
-            return _UNFINISHED if "manifest" in meta else ""
+            return "" if _is_of_first_version(folder) else _UNFINISHED
         expected = json.loads((folder / MANIFEST).read_text())
         actual = checksums(folder)
-        wrong = [name for name in expected if expected[name] != actual.get(name)]
-    except (OSError, ValueError) as error:
+        wrong = [name for name, digest in expected.items() if digest != actual.get(name)]
+    # The manifest itself may be anything.
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         return f"it cannot be read: {' '.join(str(error).split())}"
     return f"{wrong[0]} is {'damaged' if wrong[0] in actual else 'missing'}" if wrong else ""
+
+
+def _is_of_first_version(folder: pathlib.Path) -> bool:
+    """Whether a checkpoint does not say that it should have a manifest."""
+    try:
+        return "manifest" not in json.loads((folder / "meta" / "metadata").read_text())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def examine(workdir: pathlib.Path) -> tuple[list[int], dict[int, str]]:
@@ -93,7 +119,7 @@ def set_damaged_aside(workdir: pathlib.Path, reasons: Mapping[int, str]) -> None
         target.parent.mkdir(exist_ok=True)
         if target.exists():
             move_aside(target)
-        (workdir / "checkpoints" / str(step)).rename(target)
+        move(workdir / "checkpoints" / str(step), target)
 
 
 def whole_steps(workdir: pathlib.Path) -> list[int]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lwgan.errors import UserError
 from lwgan.keys import Draw, draw_latents, image_keys
-from lwgan.models.build import Params
+from lwgan.models.build import CHANNELS, Params
 from lwgan.models.generator import Generator, draw_noise, noise_sizes
 
 
@@ -60,6 +60,16 @@ class Sampler:
     generator: Generator
     params: Params
     stats: Params
+
+    def __repr__(self) -> str:
+        return f"Sampler({self.kind})"
+
+    @property
+    def kind(self) -> str:
+        """Its images and latents in words: ``64 px rgb, latents of 64``."""
+        generator = self.generator
+        mode = next(name for name, count in CHANNELS.items() if count == generator.channels)
+        return f"{generator.image_size} px {mode}, latents of {generator.latent_dim}"
 
     def __call__(
         self, latents: np.ndarray, seed: int | None = 0, batch_size: int = 16, first: int = 0

@@ -2,12 +2,12 @@
 
 import dataclasses
 import os
-import pathlib
 
 from lwgan.errors import UserError
 from lwgan.models.build import build_generator, generator_shapes
 from lwgan.runs import checkpoint, manifest
 from lwgan.runs.directory import Run, read_run
+from lwgan.runs.files import local_path
 from lwgan.sampling.sampler import Sampler
 
 WEIGHTS = ("ema", "raw")
@@ -22,6 +22,10 @@ class Trained(Sampler):
     # "ema": the EMA generator; "raw": the live one.
     weights: str
 
+    def __repr__(self) -> str:
+        run = str(self.run.workdir)
+        return f"Trained({run=}, step={self.step}, weights={self.weights!r}, {self.kind})"
+
 
 def load(workdir: str | os.PathLike, step: int | None = None, weights: str = "ema") -> Trained:
     """The EMA generator ("ema") or the live one ("raw") of a run; the newest step by default.
@@ -34,7 +38,7 @@ def load(workdir: str | os.PathLike, step: int | None = None, weights: str = "em
     """
     if weights not in WEIGHTS:
         raise UserError("weights", weights, f"must be one of {', '.join(WEIGHTS)}", "choose one")
-    this_run = read_run(pathlib.Path(workdir).expanduser())
+    this_run = read_run(local_path("workdir", workdir))
     return load_step(this_run, manifest.resolve_step(this_run.workdir, step), weights)
 
 
@@ -46,11 +50,6 @@ def load_step(this_run: Run, step: int, weights: str) -> Trained:
     """
     generator = build_generator(this_run.config)
     like = generator_shapes(generator)
-    try:
-        variables = checkpoint.restore_generator(this_run.workdir, step, like, weights)
-    except ValueError as error:
-        raise UserError(
-            "--workdir", str(this_run.workdir), str(error), "bring back its own config.json"
-        ) from None
+    variables = checkpoint.restore_generator(this_run.workdir, step, like, weights)
     params, stats = variables["params"], variables["batch_stats"]
     return Trained(generator, params, stats, this_run, step, weights)

@@ -37,7 +37,8 @@ def write_video(path: pathlib.Path, frames: Iterator[np.ndarray], fps: int) -> N
     raw = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {fps} -i -"
     options = f"-y -v error {raw} {_VIDEOS[path.suffix]}".split()
     with replacing(path) as part, tempfile.TemporaryFile() as said:
-        command = [get_ffmpeg_exe(), *options, part]
+        # Else what comes before a colon would be a protocol, and a dash an option.
+        command = [get_ffmpeg_exe(), *options, f"file:{part}"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said)
         # Where ffmpeg has ended early, the pipe is broken, and its exit status and words tell why.
         try:

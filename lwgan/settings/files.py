@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from lwgan.settings.checks import require_types_and_ranges
 from lwgan.settings.defaults import by_full_name, flatten
 
 # Settings that runs of earlier versions lack, with the value of what those runs did.
@@ -31,17 +32,38 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """Settings from ``to_json``'s text, lists as tuples, with what an earlier version lacked."""
+    """Settings from ``to_json``'s text; see ``from_values``. Raises ValueError."""
+    return from_values(json.loads(text))
+
+
+def from_values(values: Any) -> ConfigDict:
+    """Settings as JSON has them, lists as tuples, with what an earlier version lacked.
+
+    Raises:
+      ValueError: these are no groups of settings.
+    """
     groups = {group: dict(settings) for group, settings in ADDED.items()}
-    for group, settings in json.loads(text).items():
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
-        groups[group] = groups.get(group, {}) | values
+    if not isinstance(values, dict):
+        raise ValueError(f"these are no settings: {str(values)[:40]!r}")
+    for group, settings in values.items():
+        if not isinstance(settings, dict):
+            raise ValueError(f"{group!r} is no group of settings: {str(settings)[:40]!r}")
+        own = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
+        groups[group] = groups.get(group, {}) | own
     return ConfigDict(groups)
 
 
 def read_settings(path: pathlib.Path) -> ConfigDict:
-    """The settings in a run's ``config.json``."""
-    return from_json(path.read_text())
+    """The settings in a run's ``config.json``.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is no JSON, or holds no groups of settings.
+      UserError: a setting is unknown, missing or impossible.
+    """
+    config = from_json(path.read_text("utf-8"))
+    require_types_and_ranges(config, {})
+    return config
 
 
 def fixed_change(old: ConfigDict, new: ConfigDict) -> tuple[str, Any, Any] | None:

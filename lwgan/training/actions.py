@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from clu import metric_writers, periodic_actions
 from ml_collections import ConfigDict
 
-from lwgan.errors import UserError
 from lwgan.metrics.diversity import mean_distance
 from lwgan.metrics.evaluator import Evaluator
 from lwgan.metrics.records import add_record, figures_of
@@ -73,39 +71,31 @@ class Clocked:
         return share
 
 
-def build_actions(
-    session: Session,
-    evaluator: Evaluator | None,
-    batches: Clocked,
-    writer: metric_writers.MetricWriter,
-    saver: checkpoint.Saver,
-    *,
-    profile: bool,
+def log_actions(
+    config: ConfigDict, batches: Clocked, writer: metric_writers.MetricWriter
 ) -> list[Action]:
-    """What happens every so many steps, and at the last one, in this order."""
-    config = session.config
-    last = config.train.num_steps
-
-    def save(step: int, state: TrainState, metrics: Terms) -> None:
-        require_finite(state, metrics)
-        saver.save(state, metrics, config)
-
+    """The losses, and how fast training is."""
+    last, interval = config.train.num_steps, config.train.log_every
     progress = periodic_actions.ReportProgress(
-        num_train_steps=last, writer=writer, every_steps=config.train.log_every, every_secs=None
+        num_train_steps=last, writer=writer, every_steps=interval, every_secs=None
     )
-    actions = [
-        every(config.train.log_every, last, scalar_action(batches, writer)),
+    return [
+        every(interval, last, scalar_action(batches, writer)),
         lambda step, state, metrics: progress(step),
     ]
-    if config.sample.every:
-        actions.append(every(config.sample.every, last, sample_action(session, writer)))
-    if evaluator:
-        measure = evaluate_action(session, evaluator, writer)
-        actions += [every(config.eval.every, last, action) for action in (measure, save)]
-    actions.append(every(config.checkpoint.every, last, save))
-    if profile:
-        actions.append(profile_action(session))
-    return actions
+
+
+def save_action(
+    session: Session, writer: metric_writers.MetricWriter, saver: checkpoint.Saver
+) -> Action:
+    """Saves a state, if it is finite; what was tracked up to it is on the disk by then."""
+
+    def action(step: int, state: TrainState, metrics: Terms) -> None:
+        require_finite(state, metrics)
+        writer.flush()
+        saver.save(state, metrics, session.config)
+
+    return action
 
 
 def every(steps: int, last: int, action: Action) -> Action:
@@ -130,6 +120,11 @@ def scalar_action(batches: Clocked, writer: metric_writers.MetricWriter) -> Acti
     return action
 
 
+def micro_batch(config: ConfigDict) -> int:
+    """The images that a device has at once in a step, so that no more are drawn at once either."""
+    return max(1, config.train.batch_size // config.train.grad_accum // jax.device_count())
+
+
 def draw_grids(config: ConfigDict, state: TrainState) -> dict[str, np.ndarray]:
     """The images of each grid, float32 (B, H, W, C), not clipped: the same latents every time.
 
@@ -137,7 +132,7 @@ def draw_grids(config: ConfigDict, state: TrainState) -> dict[str, np.ndarray]:
     each row from one latent to another.
     """
     rows, columns = config.sample.grid
-    seed, batch_size = config.train.seed, config.train.batch_size
+    seed, batch_size = config.train.seed, micro_batch(config)
     generator = build_generator(config)
     ema = Sampler(generator, state.ema_params, state.ema_stats)
     live = Sampler(generator, state.g_params, state.g_stats)
@@ -163,13 +158,10 @@ def sample_action(session: Session, writer: metric_writers.MetricWriter) -> Acti
     def action(step: int, state: TrainState, metrics: Terms) -> None:
         drawn = draw_grids(config, state)
         grids = {name: make_grid(to_uint8(images), columns) for name, images in drawn.items()}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, image in grids.items():
-                suffix = "" if name == "ema" else f"-{name}"
-                image_files.save_image(folder / f"{step:08d}{suffix}.png", image)
-        except OSError as error:
-            logging.warning("The samples of step %d could not be written: %s", step, error)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, image in grids.items():
+            suffix = "" if name == "ema" else f"-{name}"
+            image_files.save_image(folder / f"{step:08d}{suffix}.png", image)
         writer.write_images(step, {f"samples/{name}": image for name, image in grids.items()})
         writer.write_histograms(step, {"samples/values": drawn["ema"]})
         fake_distance = mean_distance(np.clip(drawn["ema"], 0, 1))
@@ -184,28 +176,14 @@ def evaluate_action(
     session: Session, evaluator: Evaluator, writer: metric_writers.MetricWriter
 ) -> Action:
     """Measures the samples of the EMA generator of a step."""
-    generator, batch_size = build_generator(session.config), session.config.train.batch_size
+    config = session.config
+    generator, batch_size = build_generator(config), micro_batch(config)
 
     def action(step: int, state: TrainState, metrics: Terms) -> None:
-        require_finite(state, metrics)
         sampler = Sampler(generator, state.ema_params, state.ema_stats)
-        critic = critic_of(session.config, state.d_params)
+        critic = critic_of(config, state.d_params)
         record, _ = evaluator.measure(sampler, step, batch_size=batch_size, critic=critic)
-        try:
-            add_record(session.workdir, record)
-        except (OSError, UserError) as error:
-            logging.warning("The figures of step %d could not be written: %s", step, error)
+        add_record(session.workdir, record)
         writer.write_scalars(step, figures_of(record))
 
     return action
-
-
-def profile_action(session: Session) -> Action:
-    """Writes a profile of a few steps."""
-    profile = periodic_actions.Profile(
-        logdir=session.workdir / "profile",
-        first_profile=10,
-        profile_duration_ms=None,
-        every_secs=None,
-    )
-    return lambda step, state, metrics: profile(step)

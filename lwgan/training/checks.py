@@ -1,5 +1,8 @@
 """Which settings go together, and what the tables of all rooms offer."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 from ml_collections import ConfigDict
 
 from lwgan.data.openmoji import SUBSETS
@@ -9,7 +12,9 @@ from lwgan.metrics.figures import METRICS
 from lwgan.metrics.networks.features import FEATURES
 from lwgan.metrics.networks.resize import RESIZES
 from lwgan.models.discriminator import blocks
+from lwgan.models.generator import EXCITATIONS
 from lwgan.settings.checks import require_types_and_ranges
+from lwgan.settings.defaults import default_config, flatten, reference_config
 from lwgan.training.augment import AUGMENTATIONS
 from lwgan.training.ema import EMA_DECAYS
 from lwgan.training.losses import LOSSES
@@ -27,6 +32,59 @@ NAMES = {
     "eval.features": FEATURES,
     "eval.resize": RESIZES,
 }
+
+
+class Idle(NamedTuple):
+    """Settings that have no effect where ``when`` holds."""
+
+    names: tuple[str, ...]
+    when: Callable[[ConfigDict], bool]
+    # ``{c}`` stands for the settings.
+    why: str
+    # Whether to speak of the default as well.
+    default_too: bool = False
+
+
+_SMALLER = "images of {{c.data.image_size}} px have no layer that it changes ({} px and more)"
+_SOURCE = "data.source is {c.data.source}"
+IDLE = (
+    Idle(
+        ("model.freq_chan_attn",),
+        lambda c: c.data.image_size < min(EXCITATIONS.values()),
+        _SMALLER.format(min(EXCITATIONS.values())),
+    ),
+    Idle(("model.min_channels",), lambda c: c.data.image_size < 512, _SMALLER.format(512)),
+    Idle(
+        ("augment.hflip",),
+        lambda c: c.augment.hflip and not c.augment.per_example and c.augment.prob == 0,
+        "only augmented images are mirrored, for augment.per_example is False, and augment.prob "
+        "is 0",
+        default_too=True,
+    ),
+    Idle(("data.path",), lambda c: c.data.source in ("tfds", "openmoji"), _SOURCE),
+    Idle(
+        ("data.name", "data.split", "data.data_dir"),
+        lambda c: c.data.source in ("folder", "openmoji"),
+        _SOURCE,
+    ),
+    Idle(("data.subset",), lambda c: c.data.source in ("folder", "tfds"), _SOURCE),
+)
+
+
+def without_effect(config: ConfigDict) -> list[str]:
+    """A line for each setting that was chosen and yet has no effect beside the others.
+
+    A value counts as chosen that is neither the default nor lightweight-gan's. What is switched off
+    beside a switch that says so is not spoken of.
+    """
+    own, usual = flatten(config), (flatten(default_config()), flatten(reference_config()))
+    return [
+        f"{name}={own[name]!r} has no effect: {idle.why.format(c=config)}"
+        for idle in IDLE
+        if idle.when(config)
+        for name in idle.names
+        if idle.default_too or own[name] not in [settings[name] for settings in usual]
+    ]
 
 
 def check_settings(config: ConfigDict) -> None:

@@ -1,6 +1,5 @@
 """What a run would need: its programs compiled and a few real steps timed, and nothing written."""
 
-import pathlib
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from ml_collections import ConfigDict
 from lwgan.data.doctor import summary
 from lwgan.models.build import Params
 from lwgan.runs import checkpoint
+from lwgan.runs.files import local_path
 from lwgan.settings.defaults import flatten
 from lwgan.training.actions import draw_grids
 from lwgan.training.session import batches_from, prepare, state_at
@@ -59,7 +59,7 @@ def estimate(
     began = time.perf_counter()
     session = prepare(
         config,
-        pathlib.Path(workdir).expanduser(),
+        local_path("--workdir", workdir),
         fresh=fresh,
         accept_new_data=accept_new_data,
         init_from=init_from,

@@ -36,18 +36,18 @@ def own_way(session: Session, evaluator: Evaluator | None) -> Record:
 
 
 def best_checkpoints(session: Session, way: Record, steps: Sequence[int]) -> set[int]:
-    """The steps, of these, whose checkpoints evaluation asks to keep."""
-    return steps_to_keep(_records(session), session.config.eval.metrics, steps, way)
+    """The steps, of these, whose checkpoints evaluation asks to keep.
+
+    Raises:
+      UserError: the records cannot be read.
+    """
+    return steps_to_keep(read_records(session.workdir), session.config.eval.metrics, steps, way)
 
 
 def best_checkpoint(session: Session, way: Record, steps: Sequence[int]) -> int | None:
-    """The step with the best samples of these, as the run itself measures."""
-    return best_step(_records(session), session.config.eval.metrics, steps, way)
+    """The step with the best samples of these, as the run itself measures.
 
-
-def _records(session: Session) -> list[Record]:
-    try:
-        return read_records(session.workdir)
-    except UserError as error:
-        logging.warning("Which checkpoint is the best cannot be told: %s", error)
-        return []
+    Raises:
+      UserError: the records cannot be read.
+    """
+    return best_step(read_records(session.workdir), session.config.eval.metrics, steps, way)

@@ -3,8 +3,8 @@
 import contextlib
 import functools
 import pathlib
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -15,13 +15,28 @@ from lwgan.data.doctor import summary
 from lwgan.errors import Interrupted, UserError
 from lwgan.metrics.evaluator import Evaluator
 from lwgan.runs import checkpoint, log, manifest, tracking
-from lwgan.runs.directory import is_run, record_start
-from lwgan.runs.files import alone, make_directory, move_aside
-from lwgan.training.actions import Action, Clocked, NotFinite, build_actions, require_finite
+from lwgan.runs.directory import is_run, record_start, require_writable
+from lwgan.runs.files import TRAINER, local_path, make_directory, move_aside, remove_parts, writing
+from lwgan.runs.locks import alone
+from lwgan.training.actions import (
+    Action,
+    Clocked,
+    NotFinite,
+    every,
+    log_actions,
+    save_action,
+)
 from lwgan.training.evaluation import best_checkpoint, best_checkpoints, open_evaluator, own_way
+from lwgan.training.followers import after_saving, build_followers, make_up_for
 from lwgan.training.gradients import Terms
+from lwgan.training.profile import profiling
 from lwgan.training.session import Session, batches_from, prepare, state_at
+from lwgan.training.signals import Signals
 from lwgan.training.state import TrainState
+
+_HOUR = 3600
+# After a start: so few may be lost while a program compiles.
+_FEW_STEPS = 16
 
 
 def train(
@@ -47,49 +62,83 @@ def train(
     Raises:
       UserError: the settings, the images or the directory do not allow it; nothing has been
         written.
-      Interrupted: a signal asked for the end; the state is saved.
+      Interrupted: a signal asked for the end; what there was to save is saved.
     """
-    path = pathlib.Path(workdir).expanduser()
-    with contextlib.ExitStack() as stack:
-        if locked := is_run(path):
-            stack.enter_context(alone(path))
-        session = prepare(
-            config, path, fresh=fresh, accept_new_data=accept_new_data, init_from=init_from
-        )
-        if session.known and not locked:
-            raise _begun_meanwhile(path)
-        stack.enter_context(run_directory(session, fresh=fresh))
-        logging.info("The dataset: %s", summary(session.dataset))
-        if len(session.held_out):
-            count = len(session.dataset.names)
-            logging.info("Held out: %d of %d images", len(session.held_out), count)
-        evaluator = open_evaluator(session)
-        stop = stack.enter_context(_Signals()).asked
-        state = train_session(session, evaluator, stop, profile=profile)
-        _say_how_it_ended(session, evaluator, int(state.step))
+    path = local_path("--workdir", workdir)
+    try:
+        with contextlib.ExitStack() as stack:
+            words = functools.partial(_what_is_saved, path, fresh=fresh)
+            signals = stack.enter_context(Signals(words))
+            with signals.at_once():
+                session = _open_session(
+                    config,
+                    path,
+                    stack,
+                    signals,
+                    dict(fresh=fresh, accept_new_data=accept_new_data, init_from=init_from),
+                )
+                evaluator = open_evaluator(session)
+            state = train_session(session, evaluator, signals, profile=profile)
+            _name_the_best(session, evaluator)
+    except Interrupted:
+        raise Interrupted(_what_is_saved(path, fresh=fresh)) from None
+    logging.info("Finished %d steps: python -m lwgan.sample --workdir=%s", int(state.step), path)
     return state
 
 
+def _open_session(
+    config: ConfigDict,
+    path: pathlib.Path,
+    stack: contextlib.ExitStack,
+    signals: Signals,
+    how: Mapping[str, Any],
+) -> Session:
+    """The session, for this process alone as long as ``stack`` is open, with its directory."""
+    if locked := is_run(path):
+        signals.before_exit.append(stack.enter_context(alone(path)))
+    require_writable(path.parent if how["fresh"] else path)
+    session = prepare(config, path, **how)
+    if session.known and not locked:
+        raise _begun_meanwhile(path)
+    release = stack.enter_context(run_directory(session, fresh=how["fresh"]))
+    signals.before_exit.append(release)
+    logging.info("The dataset: %s", summary(session.dataset))
+    if len(session.held_out):
+        count = len(session.dataset.names)
+        logging.info("Held out: %d of %d images", len(session.held_out), count)
+    return session
+
+
 @contextlib.contextmanager
-def run_directory(session: Session, *, fresh: bool) -> Iterator[None]:
+def run_directory(session: Session, *, fresh: bool) -> Iterator[Callable[[], None]]:
     """The directory of a session, for this process alone, up to date, and with the log in it.
+
+    Yields what lets other processes in again, if this has locked them out.
 
     Raises:
       UserError: another process has the directory, or has made a run of it since ``prepare``.
     """
-    path = session.workdir
-    with contextlib.ExitStack() as stack:
+    path, release = session.workdir, lambda: None
+    with contextlib.ExitStack() as stack, writing(path, "--workdir"):
         manifest.set_damaged_aside(path, session.damaged)
         if fresh and session.known:
-            print(f"The run that was there is now {move_aside(path)}", flush=True)
+            moved = move_aside(path)
+            (moved / TRAINER).unlink(missing_ok=True)
+            print(f"The run that was there is now {moved}", flush=True)
         if fresh or not session.known:
             make_directory(path, "--workdir")
-            stack.enter_context(alone(path))
+            release = stack.enter_context(alone(path))
             if is_run(path):
                 raise _begun_meanwhile(path)
+        for place in ("*.part", "samples/*.part", "checkpoints/*/*.part"):
+            remove_parts(path, place)
+        # Other commands write elsewhere, perhaps on other machines, which is nothing to go by.
+        remove_parts(path, seconds=_HOUR)
         record_start(session.run, session.config, session.dataset.fingerprint, session.first)
         stack.enter_context(log.to_file(path / "log.txt"))
-        yield
+        entered = stack.pop_all()
+    with entered:
+        yield release
 
 
 def _begun_meanwhile(path: pathlib.Path) -> UserError:
@@ -102,25 +151,23 @@ def _begun_meanwhile(path: pathlib.Path) -> UserError:
 
 
 def train_session(
-    session: Session,
-    evaluator: Evaluator | None,
-    stop: Callable[[], bool],
-    *,
-    profile: bool,
+    session: Session, evaluator: Evaluator | None, signals: Signals, *, profile: bool
 ) -> TrainState:
-    """Trains to the end or until ``stop()``; where numbers are not finite, goes back.
+    """Trains to the end; where numbers are not finite, goes back.
 
     Raises:
       UserError: it went wrong more than ``train.max_recoveries`` times in a row.
+      Interrupted: a signal asked for the end; the last state is saved.
     """
-    state, first, in_a_row = state_at(session, session.step), session.first, 0
-    if session.origin:
-        # From here on the run needs no other.
-        with checkpoint.Saver(session.workdir, session.config.checkpoint) as saver:
-            saver.save(state, {}, session.config)
+    with signals.at_once():
+        state, first, in_a_row = state_at(session, session.step), session.first, 0
+        if session.origin:
+            # From here on the run needs no other.
+            with checkpoint.Saver(session.workdir, session.config.checkpoint) as saver:
+                saver.save(state, {}, session.config)
     while True:
         try:
-            return train_from(session, state, evaluator, stop, profile=profile)
+            return train_from(session, state, evaluator, signals, profile=profile)
         except NotFinite as event:
             last = max(manifest.saved_steps(session.workdir), default=0)
             in_a_row = 1 if last > first else in_a_row + 1
@@ -148,40 +195,89 @@ def train_from(
     session: Session,
     state: TrainState,
     evaluator: Evaluator | None,
-    stop: Callable[[], bool],
+    signals: Signals,
     *,
     profile: bool,
 ) -> TrainState:
-    """Trains to the end, or until ``stop()``, and saves the last state.
+    """Trains to the end, after what is missing at the step of this state.
 
     Raises:
       NotFinite: training has gone wrong since the last checkpoint.
+      Interrupted: a signal asked for the end; the last state is saved.
     """
-    config, first = session.config, int(state.step)
+    config, workdir, first = session.config, session.workdir, int(state.step)
+    last = config.train.num_steps
     batches = Clocked(batches_from(session, first))
+    metrics = manifest.saved_metrics(workdir, first)
     best = functools.partial(best_checkpoints, session, own_way(session, evaluator))
     with contextlib.ExitStack() as stack:
         writer = tracking.create_writer(session.run, config.track, first)
         stack.enter_context(contextlib.closing(writer))
-        saver = stack.enter_context(checkpoint.Saver(session.workdir, config.checkpoint, best))
+        stack.enter_context(_told_what_is_not_finite(writer))
+        saver = stack.enter_context(checkpoint.Saver(workdir, config.checkpoint, best))
+        save = save_action(session, writer, saver)
+        followers = build_followers(session, evaluator, writer)
+        intervals = {config.checkpoint.every, *(f.every for f in followers if f.is_saved)}
+        actions = [
+            *log_actions(config, batches, writer),
+            *(every(interval, last, save) for interval in intervals),
+            lambda *arguments: save(*arguments) if signals.save_asked() else None,
+            *(after_saving(f, saver, last, signals) for f in followers),
+        ]
+        if profile:
+            actions.append(stack.enter_context(profiling(workdir / "profile", first, last)))
         _describe(writer, config, state)
-        try:
-            state, metrics = loop_steps(
-                session.update,
-                state,
-                batches,
-                metrics=manifest.saved_metrics(session.workdir, first),
-                num_steps=config.train.num_steps,
-                actions=build_actions(session, evaluator, batches, writer, saver, profile=profile),
-                stop=stop,
-            )
-            if int(state.step) < config.train.num_steps:
-                require_finite(state, metrics)
-                saver.save(state, metrics, config)
-        except NotFinite as event:
-            writer.write_texts(event.step, {"train/not_finite": event.what})
-            raise
+        make_up_for(followers, session, state, metrics, signals)
+        state, metrics, finished = loop_steps(
+            _interruptible(session, first, saver, signals),
+            state,
+            batches,
+            metrics=metrics,
+            num_steps=last,
+            actions=actions,
+            stop=signals.end_asked,
+        )
+        if not finished:
+            save(int(state.step), state, metrics)
+            raise Interrupted
     return state
+
+
+@contextlib.contextmanager
+def _told_what_is_not_finite(writer: metric_writers.MetricWriter) -> Iterator[None]:
+    try:
+        yield
+    except NotFinite as event:
+        writer.write_texts(event.step, {"train/not_finite": event.what})
+        raise
+
+
+def _interruptible(
+    session: Session, first: int, saver: checkpoint.Saver, signals: Signals
+) -> Callable[[int, TrainState, np.ndarray], tuple[TrainState, Terms]]:
+    """The update; where it compiles, soon after the start, an end at once costs nothing else."""
+
+    def update(
+        step: int, state: TrainState, images: np.ndarray
+    ) -> tuple[TrainState, Mapping[str, float]]:
+        if not is_first_of_its_kind(step, first, session.config.loss.gp_every):
+            return session.update(step, state, images)
+        saver.wait()
+        with signals.at_once():
+            return session.update(step, state, images)
+
+    return update
+
+
+def is_first_of_its_kind(step: int, first: int, gp_every: int) -> bool:
+    """Whether a step, of those soon after ``first``, is the first with or without the penalty."""
+
+    def with_penalty(step: int) -> bool:
+        return (step - 1) % gp_every == 0
+
+    before = range(first + 1, step)
+    soon = len(before) < _FEW_STEPS
+    return soon and all(with_penalty(other) != with_penalty(step) for other in before)
 
 
 def loop_steps(
@@ -193,19 +289,20 @@ def loop_steps(
     num_steps: int,
     actions: Sequence[Action],
     stop: Callable[[], bool],
-) -> tuple[TrainState, Mapping[str, float]]:
+) -> tuple[TrainState, Mapping[str, float], bool]:
     """Updates until ``num_steps`` are finished or ``stop()``; each action sees every step.
 
     Metrics that only some steps have keep their last value: ``metrics`` are those before the first.
+    Returns the last state and metrics, and whether all steps are finished with all their actions.
     """
     for step in range(int(state.step) + 1, num_steps + 1):
         state, changed = update(step, state, next(batches))
         metrics = {**metrics, **changed}
-        for action in actions:
+        for number, action in enumerate(actions, 1):
             action(step, state, metrics)
-        if stop():
-            break
-    return state, metrics
+            if stop() and (step, number) != (num_steps, len(actions)):
+                return state, metrics, False
+    return state, metrics, True
 
 
 def _describe(writer: metric_writers.MetricWriter, config: ConfigDict, state: TrainState) -> None:
@@ -219,42 +316,18 @@ def _describe(writer: metric_writers.MetricWriter, config: ConfigDict, state: Tr
         writer.write_texts(step, {name: table})
 
 
-def _say_how_it_ended(session: Session, evaluator: Evaluator | None, finished: int) -> None:
-    """The last lines of the log.
-
-    Raises:
-      Interrupted: not all steps are finished.
-    """
-    if finished < session.config.train.num_steps:
-        raise Interrupted(f"saved at step {finished}; the same command continues")
-    path = session.workdir
-    steps = manifest.saved_steps(path)
-    if best := best_checkpoint(session, own_way(session, evaluator), steps):
+def _name_the_best(session: Session, evaluator: Evaluator | None) -> None:
+    try:
+        steps = manifest.saved_steps(session.workdir)
+        best = best_checkpoint(session, own_way(session, evaluator), steps)
+    except UserError as error:
+        logging.warning("Which checkpoint is the best cannot be told: %s", error)
+        return
+    if best:
         logging.info("The best samples of the checkpoints that are kept: --step=%d", best)
-    logging.info("Finished %d steps: python -m lwgan.sample --workdir=%s", finished, path)
 
 
-class _Signals:
-    """Notes SIGINT and SIGTERM while it is open; the second one does what it always does."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._before: dict[int, object] = {}
-
-    def asked(self) -> bool:
-        return self._asked
-
-    def __enter__(self) -> "_Signals":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: object) -> None:
-        del frame
-        self._asked = True
-        signal.signal(number, self._before[number])
-        logging.info("Finishing this step and saving; again to stop at once")
+def _what_is_saved(path: pathlib.Path, *, fresh: bool) -> str:
+    saved = max(manifest.finished_steps(path), default=None)
+    what = "nothing to save yet" if saved is None else f"saved at step {saved}"
+    return f"{what}; the same command{' without --fresh' if fresh else ''} continues"

@@ -11,10 +11,12 @@ from ml_collections import ConfigDict
 from lwgan.data.batches import Layout, read_batches, split
 from lwgan.data.cache import Dataset, load_dataset
 from lwgan.data.sources import open_source
+from lwgan.metrics.records import read_records
 from lwgan.runs import checkpoint, manifest
 from lwgan.runs.directory import Run, RunInfo, is_run, resolve_run
+from lwgan.settings.files import changes
 from lwgan.training.augment import prob_for
-from lwgan.training.checks import check_devices, check_settings
+from lwgan.training.checks import check_devices, check_settings, without_effect
 from lwgan.training.losses import LOSSES
 from lwgan.training.state import Gan, TrainState, build_gan, init_state, on_devices
 from lwgan.training.step import Recipe, Update, make_update
@@ -64,8 +66,8 @@ def prepare(
 ) -> Session:
     """What training with these arguments is; see ``lwgan.train``.
 
-    Prints what it does with the run, and ``note``, before it reads the images. (Images that
-    ``data.cache`` keeps on disk are kept there.)
+    Prints what it does with the run, ``note``, and what changes, before it reads the images.
+    (Images that ``data.cache`` keeps on disk are kept there.)
 
     Raises:
       UserError: the settings, the images or the directories do not allow it.
@@ -79,14 +81,16 @@ def prepare(
     else:
         run = resolve_run(config, workdir, source.fingerprint, accept_new_data=accept_new_data)
         steps, damaged = manifest.examine(workdir)
+        # Now, and not at the first evaluation.
+        read_records(workdir)
     new = fresh or not known
     origin = find_origin(run, init_from, config, new=new, begun=bool(steps))
-    step = steps[-1] if steps else None
-    verb = "Starting" if step is None else "Continuing"
-    print(f"{verb} the run in {workdir} at step {step or 0}{note}", flush=True)
+    step, gan = steps[-1] if steps else None, build_gan(config)
+    if step is not None:
+        checkpoint.require_networks(workdir, step, _shapes_of(gan))
+    _announce(run, config, step, note)
     dataset = load_dataset(source, config.data)
     training, held_out = split(len(dataset.names), config.data.holdout, config.train.seed)
-    gan = build_gan(config)
     return Session(
         config=config,
         run=run,
@@ -100,6 +104,20 @@ def prepare(
         damaged=damaged,
         origin=origin,
     )
+
+
+def _announce(run: Run, config: ConfigDict, step: int | None, note: str) -> None:
+    """Says what begins or goes on, with which other settings than at the last start."""
+    verb = "Starting" if step is None else "Continuing"
+    print(f"{verb} the run in {run.workdir} at step {step or 0}{note}", flush=True)
+    changed = changes(run.config, config)
+    if changed:
+        print("Settings that differ from those of the last start:", flush=True)
+    width = max(map(len, changed), default=0)
+    for name, (old, new) in changed.items():
+        print(f"  {name.ljust(width)}  {old!r} -> {new!r}", flush=True)
+    for line in without_effect(config):
+        print(line, flush=True)
 
 
 def recipe_of(config: ConfigDict, num_images: int) -> Recipe:
@@ -137,10 +155,13 @@ def state_at(session: Session, step: int | None) -> TrainState:
     """The state to go on from, on the devices: the run's at ``step``, or the first one."""
     seed = session.config.train.seed
     if step in manifest.saved_steps(session.workdir):
-        like = jax.eval_shape(lambda: init_state(session.gan, seed))
-        return on_devices(checkpoint.restore(session.workdir, step, like))
+        return on_devices(checkpoint.restore(session.workdir, step, _shapes_of(session.gan)))
     first = jax.jit(lambda: init_state(session.gan, seed))()
     return on_devices(start_from(first, session.origin) if session.origin else first)
+
+
+def _shapes_of(gan: Gan) -> TrainState:
+    return jax.eval_shape(lambda: init_state(gan, 0))
 
 
 def batches_from(session: Session, step: int) -> Iterator[np.ndarray]:

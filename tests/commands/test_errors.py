@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import subprocess
 import sys
 
@@ -32,6 +33,14 @@ SMALL = [
 RUN = ["--workdir=run"]
 OWN = [QUICKSTART, *SMALL, *IMAGES, "--workdir=run"]
 NEW = [QUICKSTART, *SMALL, *IMAGES, "--workdir=new"]
+# So that whatever is not refused for its flags is refused nevertheless.
+IMPOSSIBLE = "--config.data.image_size=48"
+
+
+def but(arguments, *others):
+    """The arguments with others in the places of those of the same names."""
+    names = [argument.partition("=")[0] for argument in others]
+    return [*(each for each in arguments if each.partition("=")[0] not in names), *others]
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +143,54 @@ def test_training_refuses_flags(place, arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--config.train.seed=1", "--config.train.seed=2"], "--config.train.seed = '2'"),
+        (["--config.train.seed=1", "-config.train.seed", "1"], "--config.train.seed = '1'"),
+        (["--config.augment.hflip", "--noconfig.augment.hflip"], "--config.augment.hflip = False"),
+        (["--fresh", "--nofresh"], "--fresh = False"),
+        (["--nofresh", "--fresh=false"], "--fresh = 'false'"),
+        (["-workdir", "a", "--fresh", "--workdir=b"], "--workdir = 'b'"),
+        (["--config.data.path=a", "--config.train.seed=1", QUICKSTART], f"--config = '{ROOT}"),
+        # Tuples may not be put together of several flags.
+        (
+            ["--config.model.attn_resolutions=8", "--config.model.attn_resolutions=16"],
+            "--config.model.attn_resolutions = '16'",
+        ),
+    ],
+)
+def test_a_flag_is_given_once(place, arguments, message):
+    assert_refused(place, "main", [QUICKSTART, IMPOSSIBLE, *arguments], message)
+    with contextlib.chdir(place):
+        said = call("main", QUICKSTART, IMPOSSIBLE, *arguments).stderr
+    assert re.search(r": is given twice \(first .*\); give it once\.$", said), said
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("main", [*RUN, IMPOSSIBLE, IMPOSSIBLE], f"{IMPOSSIBLE[:-3]} = '48': is given twice"),
+        ("main", [*RUN, *RUN, IMPOSSIBLE], "--workdir = 'run': is given twice (first 'run'); give"),
+        ("lwgan.sample", [*RUN, "--seed", "1", "--seed=2"], "--seed = '2': is given twice"),
+        ("lwgan.sample", [*RUN, "--noise=zero", "--noise=fixed"], "--noise = 'fixed': is given"),
+        # What follows a flag is its value, whatever it looks like.
+        (
+            "main",
+            [QUICKSTART, "--init_from", "--fresh", "--fresh"],
+            "--init_from = '--fresh': there",
+        ),
+        ("lwgan.sample", [*RUN, "--seed", "--seed"], "--seed = '--seed': invalid literal"),
+        ("lwgan.sample", [*RUN, "--out", "--step=9", "--step=4"], "--step = 4: has no checkpoint"),
+        # And what follows no flag is none.
+        ("lwgan.sample", [*RUN, "--step=4", "--", "--step=5"], "argument = '--step=5': is not a"),
+        ("lwgan.sample", [*RUN, "--save_npy", "no", "--step=4", "--step=5"], "argument = 'no': is"),
+    ],
+)
+def test_what_is_a_flag_given_twice(place, name, arguments, message):
+    assert_refused(place, name, arguments, message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         ([QUICKSTART, "--config.data.image_size=48"], "data.image_size = 48: must be a power of"),
         (
             [QUICKSTART, "--config.model.attn_resolutions=(128,)"],
@@ -155,8 +212,8 @@ def test_training_refuses_flags(place, arguments, message):
             [QUICKSTART, "--config.data.source=folder", "--config.data.path=broken"],
             "data.path = 'broken': 1 of 1 images do not decode",
         ),
-        ([*OWN, "--config.model.latent_dim=9"], "model.latent_dim = 9: the run in run has 8"),
-        ([*OWN, "--config.data.path=others"], "data = 'others': these are not the images"),
+        (but(OWN, "--config.model.latent_dim=9"), "model.latent_dim = 9: the run in run has 8"),
+        (but(OWN, "--config.data.path=others"), "data = 'others': these are not the images"),
     ],
 )
 def test_training_refuses_settings(place, arguments, message):
@@ -190,7 +247,7 @@ def test_training_refuses_settings(place, arguments, message):
     ],
 )
 def test_transfer_refuses(place, arguments, message):
-    assert_refused(place, "main", [*NEW, *arguments], message)
+    assert_refused(place, "main", but(NEW, *arguments), message)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ errors.
 """
 
 import json
+import re
 import shutil
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from lwgan.data.sources import open_source
+from lwgan.metrics.records import read_records
 from lwgan.runs import checkpoint
 from lwgan.runs.directory import read_run, record_start, resolve_run
 from lwgan.settings.files import to_json
@@ -52,10 +54,12 @@ LITE = ("--features=efficientnet_lite0", "--num_images=24")
 def test_a_run_is_measured(workdir):
     ended = command(f"--workdir={workdir}", "--step=all", *LITE)
     assert ended.returncode == 0, ended.stderr
-    sheets = [
-        workdir / "generated" / f"{step:08d}-seed0-24-efficientnet_lite0" / "nearest.png"
-        for step in (0, 4)
-    ]
+    sheets = sheets_of(workdir)
+    names = [path.parent.name for path in sheets]
+    for step, name in zip((0, 4), names, strict=True):
+        assert re.fullmatch(
+            rf"{step:08d}-seed0-24-efficientnet_lite0-data[0-9a-f]{{8}}-weights[0-9a-f]{{8}}", name
+        )
     lines = ended.stdout.splitlines()
     assert lines[:2] == [str(path) for path in sheets]
     lines = lines[2:]
@@ -86,6 +90,36 @@ def test_a_run_is_measured(workdir):
     updated = json.loads((workdir / "metrics.json").read_text())
     # The same figures, and those not asked for are still there.
     assert updated == records
+
+
+def sheets_of(folder):
+    return sorted((folder / "generated").glob("*/nearest.png"))
+
+
+def test_sheets_are_named_by_what_they_depend_on(workdir, tmp_path):
+    """So that none is written over another, nor again and again beside it."""
+    run = tmp_path / "run"
+    shutil.copytree(workdir, run, ignore=lambda *_: ["generated", "metrics.json"])
+    first = command(f"--workdir={run}", "--metrics=kid", *LITE)
+    assert first.returncode == 0, first.stderr
+    (sheet,) = sheets_of(run)
+    before = sheet.stat()
+    again = command(f"--workdir={run}", "--metrics=kid", *LITE)
+    assert again.stdout == first.stdout and sheets_of(run) == [sheet]
+    assert sheet.stat().st_mtime_ns == before.st_mtime_ns
+    raw = command(f"--workdir={run}", "--metrics=kid", "--weights=raw", *LITE)
+    assert len(sheets_of(run)) == 2 and raw.stdout.splitlines()[0].split("/")[-2] == (
+        f"{sheet.parent.name}-raw"
+    )
+    assert "of the live generator, efficientnet_lite0 features" in raw.stdout
+    ema_record, raw_record = read_records(run)
+    assert (ema_record["generator"], raw_record["generator"]) == ("ema", "raw")
+    # Elsewhere, other runs' figures are not mixed with these.
+    for folder in ("out", "out.1"):
+        command(f"--workdir={run}", "--metrics=kid", f"--out={tmp_path / 'out'}", *LITE)
+        assert len(sheets_of(tmp_path / folder)) == 1
+        assert len(read_records(tmp_path / folder)) == 1
+    assert len(read_records(run)) == 2
 
 
 def test_a_run_with_held_out_images_is_measured_beside_both(workdir, tmp_path):
@@ -136,11 +170,18 @@ def test_two_folders_are_compared(tmp_path):
         ((), "--workdir = None: must name a run directory, or --images and --reference"),
         (("--workdir={tmp}",), "there is no run in this directory"),
         (("--workdir={run}", "--step=7"), "--step = 7: has no checkpoint; choose from 0, 4"),
-        (("--workdir={run}", "--step=last"), "--step = 'last': must be a step, latest or all"),
+        (("--workdir={run}", "--step=last"), "--step = 'last': must be a step or latest"),
         (("--workdir={run}", "--metrics=fid,foo"), "--metrics = 'foo': must be of fid, kid, pr"),
         (("--workdir={run}", "--features=vgg"), "must be of inception, efficientnet_lite0"),
         (("--workdir={run}", "--num_images=2"), "num_images"),
-        (("--workdir={run}", "--weights={tmp}/none"), "weights = '{tmp}/none': No such file"),
+        (("--workdir={run}", "--features_weights={tmp}/none"), "weights = '{tmp}/none': No such"),
+        (("--workdir={run}", "--weights=both"), "--weights = 'both': value should be one of <ema"),
+        (
+            ("--images={tmp}", "--reference={tmp}", "--weights=raw"),
+            "--weights = 'raw': is of a run",
+        ),
+        (("--images={tmp}", "--reference={tmp}", "--step=2"), "--step = '2': is of a run"),
+        (("--images={tmp}", "--reference={tmp}", "--out=x"), "--out = 'x': is of a run"),
         (("--images={tmp}/none", "--reference={tmp}"), "--images = '{tmp}/none': there is no such"),
         (
             ("--images={tmp}/few", "--reference={tmp}/few"),

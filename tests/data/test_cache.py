@@ -1,6 +1,7 @@
 """What is decoded once and kept: in memory, in a file, or not at all."""
 
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -168,3 +169,50 @@ def test_the_middle_of_a_kept_image(folder):
     plain, cropped = load(path=str(folder)), load(path=str(folder), crop_prob=0.5)
     np.testing.assert_array_equal(plain.centre(0), plain.at(0))
     np.testing.assert_allclose(cropped.centre(0).astype(int), plain.centre(0), atol=3)
+
+
+def no_home(monkeypatch, tmp_path, kind):
+    """A home that is not there, or nobody's, or closed: what other users of a container have."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if kind == "unknown":
+        expanduser = pathlib.Path.expanduser
+
+        def unknown(path):
+            if str(path).startswith("~"):
+                raise RuntimeError("Could not determine home directory.")
+            return expanduser(path)
+
+        monkeypatch.setattr(pathlib.Path, "expanduser", unknown)
+    else:
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))
+
+
+@pytest.mark.parametrize("kind", ["unknown", "impossible"])
+def test_a_home_is_asked_for_only_where_images_go_to_disk(folder, monkeypatch, tmp_path, kind):
+    no_home(monkeypatch, tmp_path, kind)
+    assert load(path=str(folder), cache="auto").kept.startswith("in memory")
+    monkeypatch.setattr(cache_module, "_free_memory", lambda: 0)
+    assert load(path=str(folder), cache="auto").kept.startswith("nowhere")
+    with pytest.raises(UserError, match="XDG_CACHE_HOME"):
+        load(path=str(folder), cache="disk")
+
+
+def test_a_cache_that_cannot_be_written_is_the_users_error_or_a_warning(
+    folder, monkeypatch, tmp_path, caplog
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def full(*arguments):
+        raise OSError(122, "Disk quota exceeded")
+
+    monkeypatch.setattr(cache_module, "_decode_all", full)
+    message = (
+        r"^data\.cache = 'disk': images cannot be kept in .*cache/lwgan \(Disk quota exceeded\)"
+    )
+    with pytest.raises(UserError, match=message):
+        load(path=str(folder), cache="disk")
+    assert not list((tmp_path / "cache" / "lwgan").glob("*part"))
+    monkeypatch.setattr(cache_module, "_free_memory", lambda: 0)
+    assert load(path=str(folder), cache="auto").kept.startswith("nowhere")
+    assert "Disk quota exceeded" in caplog.text

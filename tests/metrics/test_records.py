@@ -5,9 +5,17 @@ import json
 import pytest
 
 from lwgan.errors import UserError
-from lwgan.metrics.records import FILE, add_record, best_step, read_records, steps_to_keep
+from lwgan.metrics.records import (
+    FILE,
+    add_record,
+    best_step,
+    figures_of,
+    read_records,
+    steps_to_keep,
+)
 
 WAY = {
+    "generator": "ema",
     "data": "d",
     "features": "inception",
     "weights": "w",
@@ -42,11 +50,37 @@ def test_records_of_one_way_of_measuring_are_merged(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '[{"fid": 1}]', "{"])
-def test_records_that_cannot_be_read_are_one_line(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "line 1 column 1"),
+        ("{", "line 1 column 2"),
+        ("{}", "this is no list of records"),
+        ("[1]", "record 1 is none"),
+        ('[{"features": "a", "step": 1}, {"fid": 1}]', "record 2 is none"),
+        ('[{"features": "a", "fid": 1}]', "record 1 has no step"),
+        ('[{"features": "a", "step": 1, "fid": "low"}]', "record 1 has no number as its fid"),
+        ('[{"features": "a", "step": 1, "seed": [1]}]', "record 1 does not say how"),
+    ],
+)
+def test_records_that_cannot_be_read_are_one_line(tmp_path, text, reason):
     (tmp_path / FILE).write_text(text)
-    with pytest.raises(UserError, match=r"cannot be read .*; move it aside"):
+    message = rf"^metrics\.json = '.*metrics\.json': cannot be read \(.*{reason}.*\); bring back"
+    with pytest.raises(UserError, match=message):
         read_records(tmp_path)
+
+
+def test_records_of_earlier_versions_are_of_the_ema_generator(tmp_path):
+    old = {name: value for name, value in record(4, fid=3.0).items() if name != "generator"}
+    (tmp_path / FILE).write_text(json.dumps([old]))
+    add_record(tmp_path, record(4, kid=0.5))
+    add_record(tmp_path, record(4, fid=1.0, generator="raw"))
+    ema, raw = read_records(tmp_path)
+    assert (ema["fid"], ema["kid"], raw["fid"]) == (3.0, 0.5, 1.0)
+    # The run's own way is that of the EMA generator.
+    assert best_step([ema, raw], METRICS, [4], WAY) == 4
+    assert figures_of(ema) == {"inception/fid": 3.0, "inception/kid": 0.5}
+    assert figures_of(raw) == {"inception/raw/fid": 1.0}
 
 
 def test_the_best_is_the_lowest_of_the_first_metric_that_chooses():

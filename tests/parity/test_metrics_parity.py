@@ -156,7 +156,7 @@ def test_pytorch_fid_from_folders(folders, inception_file, theirs, tmp_path, mon
         f"--images={folders[0]}",
         f"--reference={folders[1]}",
         "--features=inception",
-        f"--weights={inception_file}",
+        f"--features_weights={inception_file}",
         "--resize=pytorch_fid",
         f"--json={file}",
     )

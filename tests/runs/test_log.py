@@ -26,6 +26,23 @@ clu = "/lib/site-packages/clu/platform/x.py"
 message(absl, python_logging.INFO, "Setting work unit notes: 5 steps/s", clu)
 other = python_logging.getLogger("asyncio")
 message(other, python_logging.ERROR, "never retrieved", "/lib/asyncio.py")
+try:
+    1 / 0
+except ZeroDivisionError:
+    failed = sys.exc_info()
+path = "/lib/site-packages/orbax/checkpoint/_src/futures/future.py"
+record = absl.makeRecord(absl.name, python_logging.ERROR, path, 1, "a thread failed", (), failed)
+absl.handle(record)
+
+class Fails:
+    def __init__(self, reason):
+        self.reason = reason
+    def __del__(self):
+        raise RuntimeError(self.reason)
+
+Fails("Event loop is closed")
+print("and", file=sys.stderr)
+Fails("something else")
 """
 
 
@@ -33,5 +50,7 @@ def test_messages_are_ours_and_the_warnings_of_libraries():
     ended = subprocess.run(
         [sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    texts = [line.partition("  ")[2] for line in ended.stderr.splitlines()]
+    said, _, other_error = ended.stderr.partition("and\n")
+    assert other_error.endswith("RuntimeError: something else\n")
+    texts = [line.partition("  ")[2] for line in said.splitlines()]
     assert texts == ["of a script", "of lwgan", "a library warns", "5 steps/s"]

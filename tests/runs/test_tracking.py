@@ -5,6 +5,8 @@ lines.
 import gc
 import json
 import logging
+import resource
+import signal
 import subprocess
 import sys
 
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from configs import default
-from lwgan.runs import tracking
+from lwgan.runs import aim_writer, tracking, writers
 from lwgan.runs.directory import Run, RunInfo, read_run, record_start
 from tests.house import ROOT
 
@@ -155,7 +157,8 @@ def test_aim_run_that_is_lost_is_begun_anew(repo, caplog):
 def test_aim_run_that_another_process_holds_is_left_alone(repo):
     writer = tracking.AimWriter(repo, "experiment", None)
     code = (
-        "import pathlib, sys; from lwgan.runs.tracking import AimWriter\n"
+        "import pathlib, sys; from lwgan.runs import aim_writer\n"
+        "from lwgan.runs.tracking import AimWriter; aim_writer._LETTING_GO = 0\n"
         "other = AimWriter(pathlib.Path(sys.argv[1]), 'experiment', sys.argv[2])\n"
         "print(other.run_hash); other.write_scalars(1, {'loss': 2}); other.close()"
     )
@@ -172,14 +175,7 @@ def test_aim_run_that_another_process_holds_is_left_alone(repo):
     assert scalars(aim_run(repo, writer.run_hash)) == {"loss": {1: 1}}
 
 
-def test_failing_aim_call_is_a_warning(repo, caplog, monkeypatch):
-    import aim
-
-    def fail(*args, **kwargs):
-        raise RuntimeError("the disk is full")
-
-    writer = tracking.AimWriter(repo, "experiment", None)
-    monkeypatch.setattr(aim.Run, "track", fail)
+def write_each(writer):
     for write, values in (
         (writer.write_scalars, {"loss": 1.0}),
         (writer.write_images, {"image": np.zeros((4, 4, 3), np.uint8)}),
@@ -188,9 +184,165 @@ def test_failing_aim_call_is_a_warning(repo, caplog, monkeypatch):
     ):
         write(1, values)
     writer.write_hparams({"train": {}})
+
+
+@pytest.fixture
+def broken_aim(tmp_path, monkeypatch):
+    """Aim's process with something else in place of a method of ``aim.Run``."""
+
+    def break_with(method, body):
+        program = tmp_path / "aim_process.py"
+        program.write_text(
+            f"import runpy, time, aim\ndef broken(*unused, **options):\n    {body}\n"
+            f"aim.Run.{method} = broken\n"
+            f"runpy.run_path({str(aim_writer._PROGRAM)!r}, run_name='__main__')\n"
+        )
+        monkeypatch.setattr(aim_writer, "_PROGRAM", program)
+
+    return break_with
+
+
+def warnings_in(caplog):
+    return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+
+
+def test_failing_aim_call_is_a_warning(repo, caplog, broken_aim):
+    broken_aim("track", "raise RuntimeError('the disk is full')")
+    writer = tracking.AimWriter(repo, "experiment", None)
+    write_each(writer)
     writer.close()
-    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert warnings == ["Aim failed; training goes on without it: the disk is full"]
+    (warning,) = warnings_in(caplog)
+    assert warning.startswith("Aim failed; ") and warning.endswith(": the disk is full")
+
+
+@pytest.mark.parametrize("method", ["track", "close"])
+def test_an_aim_that_hangs_holds_nobody(repo, caplog, monkeypatch, broken_aim, method):
+    """As it does where its disk is full. It gets more than a pipe holds."""
+    broken_aim(method, "time.sleep(1e6)")
+    monkeypatch.setattr(aim_writer, "_TAKING", 0.1)
+    monkeypatch.setattr(aim_writer, "_CLOSING", 0.5)
+    monkeypatch.setattr(aim_writer, "_BACKLOG", 2**20)
+    writer = tracking.AimWriter(repo, "experiment", None)
+    write_each(writer)
+    if method == "track":
+        image = np.zeros((512, 512, 3), np.uint8)
+        for step in range(3):
+            writer.write_images(step, {"image": image})
+    writer.close()
+    assert writer._process.returncode == -signal.SIGKILL
+    (warning,) = warnings_in(caplog)
+    expected = {"track": "it takes nothing any more", "close": "it does not end"}[method]
+    assert warning.startswith("Aim failed; ") and warning.endswith(f": {expected}")
+
+
+def test_what_a_library_prints_is_not_taken_for_its_words(repo, caplog, broken_aim):
+    broken_aim("track", "print('hello'); print('world' * 100_000)")
+    writer = tracking.AimWriter(repo, "experiment", None)
+    write_each(writer)
+    writer.close()
+    assert warnings_in(caplog) == []
+
+
+def test_images_of_any_size_are_taken(repo, caplog, monkeypatch):
+    """Also beyond what may wait otherwise."""
+    monkeypatch.setattr(aim_writer, "_BACKLOG", 1000)
+    writer = tracking.AimWriter(repo, "experiment", None)
+    image = np.zeros((128, 128, 3), np.uint8)
+    for step in range(3):
+        writer.write_images(step, {"a": image, "b": image})
+    writer.close()
+    assert warnings_in(caplog) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_signals_for_all_processes_of_a_job_do_not_end_tracking(repo, caplog, number):
+    writer = tracking.AimWriter(repo, "experiment", None)
+    writer.write_scalars(1, {"loss": 1.0})
+    writer._process.send_signal(number)
+    writer.write_scalars(2, {"loss": 2.0})
+    writer.close()
+    assert warnings_in(caplog) == []
+    assert scalars(aim_run(repo, writer.run_hash)) == {"loss": {1: 1, 2: 2}}
+
+
+def test_an_aim_that_does_not_open_is_an_error(repo, monkeypatch, broken_aim):
+    broken_aim("__init__", "time.sleep(1e6)")
+    monkeypatch.setattr(aim_writer, "_OPENING", 1)
+    with pytest.raises(OSError, match="its repository does not open"):
+        tracking.AimWriter(repo, "experiment", None)
+
+
+def test_what_was_written_last_is_tracked_though_the_writer_is_killed(repo):
+    """Whoever writes, the process that tracks reads to the end."""
+    code = (
+        "import os, pathlib, signal, sys; from lwgan.runs.tracking import AimWriter\n"
+        "writer = AimWriter(pathlib.Path(sys.argv[1]), 'experiment', None)\n"
+        "writer.write_scalars(1, {'loss': 3})\n"
+        "print(writer.run_hash, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(repo)], cwd=ROOT, capture_output=True, text=True
+    )
+    run_hash = ended.stdout.strip()
+    # It may be at its last figures yet: this one waits for it.
+    again = tracking.AimWriter(repo, None, run_hash)
+    assert again.run_hash == run_hash
+    again.close()
+    assert scalars(aim_run(repo, run_hash)) == {"loss": {1: 3}}
+
+
+def test_a_failing_writer_is_one_warning(caplog):
+    class Failing(writers.QuietWriter):
+        def write_scalars(self, step, scalars):
+            raise OSError("the disk is full")
+
+    writer = writers.HarmlessWriter("Tracker", Failing())
+    write_each(writer)
+    writer.write_scalars(2, {"loss": 1.0})
+    writer.flush()
+    writer.close()
+    assert warnings_in(caplog) == ["Tracker failed; training goes on without it: the disk is full"]
+
+
+def test_half_a_line_is_taken_back_where_the_disk_is_full(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    writer = tracking.JsonLinesWriter(path, 0)
+    writer.write_scalars(1, {"loss": 1.0})
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 5, hard))
+        writer.write_scalars(2, {"loss": 2.0})
+        writer.write_scalars(3, {"loss": 3.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == before
+    (warning,) = warnings_in(caplog)
+    assert "metrics.jsonl cannot be written to" in warning
+    writer.write_scalars(4, {"loss": 4.0})
+    assert [line["step"] for line in lines(path)] == [1, 4]
+
+
+@pytest.mark.parametrize(
+    "bad", [b"\xff\n", b'{"loss": 1}\n', b"[2]\n", b'{"step": "two"}\n', b"\n", b"7\n", b"{\n"]
+)
+def test_a_bad_line_costs_that_line(tmp_path, bad):
+    path = tmp_path / "metrics.jsonl"
+    good = [f'{{"step": {step}, "loss": 1.0}}\n'.encode() for step in (1, 2, 2)]
+    path.write_bytes(good[0] + bad + good[1] + good[2])
+    assert tracking.tracked(tmp_path, 2) == {"step", "loss"}
+    tracking.JsonLinesWriter(path, 2)
+    assert path.read_bytes() == b"".join(good)
+
+
+def test_what_was_tracked_at_a_step(tmp_path):
+    assert tracking.tracked(tmp_path, 1) == set()
+    writer = tracking.JsonLinesWriter(tmp_path / "metrics.jsonl", 0)
+    for step, name in ((1, "a"), (2, "b"), (2, "c/d"), (3, "e")):
+        writer.write_scalars(step, {name: 1.0})
+    assert tracking.tracked(tmp_path, 2) == {"step", "b", "c/d"}
 
 
 def new_run(tmp_path, **track):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from lwgan import keys
 from lwgan.errors import UserError
+from lwgan.models.build import CHANNELS
 from lwgan.sampling import image_files
 from lwgan.sampling.sampler import DrawnLatents, Draws, Sampler, to_uint8
 from tests import tiny
@@ -43,6 +44,12 @@ def sampler():
     gan = tiny.gan()
     drawn = tiny.random_state(gan, 0)
     return Sampler(gan.generator, drawn.g_params, drawn.g_stats)
+
+
+@pytest.mark.parametrize("mode", CHANNELS)
+def test_it_is_shown_in_a_line(mode):
+    generator = tiny.gan(data__mode=mode, data__image_size=64, model__latent_dim=9).generator
+    assert repr(Sampler(generator, {}, {})) == f"Sampler(64 px {mode}, latents of 9)"
 
 
 def test_images_do_not_depend_on_the_batch_size(sampler):

@@ -33,6 +33,11 @@ def test_load_takes_step_and_weights(workdir, step, weights):
     np.testing.assert_array_equal(loaded(latents, seed=1), own(latents, seed=1))
 
 
+def test_it_is_shown_in_a_line(workdir):
+    shown = f"Trained(run={str(workdir)!r}, step=3, weights='raw', 32 px rgb, latents of 8)"
+    assert repr(lwgan.load(workdir, 3, "raw")) == shown
+
+
 def test_sample_is_what_the_command_draws(workdir):
     loaded = lwgan.load(workdir)
     images = loaded.sample(seed=7, num_images=5)
@@ -74,8 +79,6 @@ def test_load_refuses(workdir, arguments, message):
     [
         ("run.json", lambda t: with_value(t, "format", value=0), "format 0, .* install an older"),
         ("run.json", lambda t: with_value(t, "format", value=99), "format 99, .* install a newer"),
-        ("run.json", lambda t: t[:20], "its run.json cannot be read"),
-        ("run.json", lambda t: "{}", "its run.json cannot be read"),
         (
             "config.json",
             lambda t: with_value(t, "model", "fmap_max", value=4),

@@ -1,6 +1,7 @@
 """Videos as other programs read them."""
 
 import gc
+import pathlib
 import warnings
 
 import imageio_ffmpeg
@@ -97,3 +98,15 @@ def test_frames_that_fail_leave_no_video(tmp_path):
     with pytest.raises(RuntimeError, match="no more"):
         write_video(tmp_path / "video.mp4", failing(), 30)
     assert not (tmp_path / "video.mp4").exists()
+
+
+@pytest.mark.parametrize("name", ["2025-11-25T10:30:00", "-x", "a b,[c]%d#'q'", "http:x"])
+@pytest.mark.parametrize("extension", ["mp4", "webp", "gif"])
+def test_a_folder_may_have_any_name(tmp_path, monkeypatch, name, extension):
+    """As runs named by the time have; ffmpeg makes something of colons and dashes."""
+    monkeypatch.chdir(tmp_path)
+    folder = pathlib.Path(name)
+    folder.mkdir()
+    write_video(folder / f"video.{extension}", frames(3), 25)
+    assert [path.name for path in folder.iterdir()] == [f"video.{extension}"]
+    assert (folder / f"video.{extension}").stat().st_size > 100

@@ -19,7 +19,7 @@ from lwgan.models.build import CHANNELS
 from lwgan.settings.checks import allowed, holds, with_choices
 from lwgan.settings.defaults import by_full_name, flatten
 from lwgan.settings.files import changes, fixed_change, from_json, to_json
-from lwgan.training.checks import NAMES, check_devices, check_settings
+from lwgan.training.checks import IDLE, NAMES, check_devices, check_settings, without_effect
 from lwgan.training.state import build_gan, init_state
 from tests.house import ROOT
 
@@ -207,6 +207,76 @@ def test_bad_value_is_refused_with_what_is_allowed(name, values, allowed):
 def test_settings_that_do_not_go_together(changes, message):
     with pytest.raises(UserError, match=message):
         check_settings(with_settings(**changes))
+
+
+SMALL = {"data__image_size": 64}
+# A setting, beside what it has no effect, why, and beside what it has one.
+WITHOUT_EFFECT = [
+    (
+        ("model.freq_chan_attn", True),
+        SMALL,
+        "images of 64 px have no layer that it changes (128 px and more)",
+        {"data__image_size": 128},
+    ),
+    (
+        ("model.min_channels", 8),
+        {},
+        "images of 256 px have no layer that it changes (512 px and more)",
+        {"data__image_size": 512},
+    ),
+    (
+        ("augment.hflip", True),
+        {"augment__prob": 0.0, "augment__per_example": False},
+        "only augmented images are mirrored, for augment.per_example is False, and augment.prob "
+        "is 0",
+        {"augment__prob": 0.0},
+    ),
+    (("data.path", "a"), {"data__source": "openmoji"}, "data.source is openmoji", {}),
+    (("data.name", "a"), {}, "data.source is folder", {"data__source": "tfds"}),
+    (("data.split", "test"), {}, "data.source is folder", {"data__source": "tfds"}),
+    (
+        ("data.data_dir", "a"),
+        {"data__source": "openmoji"},
+        "data.source is openmoji",
+        {"data__source": "tfds"},
+    ),
+    (
+        ("data.subset", "all"),
+        {"data__source": "tfds"},
+        "data.source is tfds",
+        {"data__source": "openmoji"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("setting", "beside", "why", "otherwise"), WITHOUT_EFFECT)
+def test_a_setting_that_was_chosen_and_has_no_effect_is_named(setting, beside, why, otherwise):
+    name, value = setting
+    chosen = {name.replace(".", "__"): value}
+    expected = f"{name}={value!r} has no effect: {why}"
+    assert without_effect(with_settings(**beside, **chosen)) == [expected]
+    assert without_effect(with_settings(**otherwise, **chosen)) == []
+    # It was not chosen.
+    without = without_effect(with_settings(**beside))
+    assert without == ([expected] if name == "augment.hflip" else [])
+
+
+def test_every_setting_that_may_have_no_effect_is_tested():
+    tested = {setting[0] for setting, *_ in WITHOUT_EFFECT}
+    assert tested == {name for idle in IDLE for name in idle.names} <= by_full_name().keys()
+
+
+def test_what_lightweight_gan_fixes_was_not_chosen():
+    assert without_effect(with_settings(model__min_channels=3)) == []
+    assert without_effect(with_settings(augment__prob=0.0, augment__hflip=False)) == []
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_files_choose_nothing_without_effect(path):
+    module = importlib.import_module(f"configs.{path.stem}")
+    sizes = [("1024",), ("512",)] if path.stem == "ffhq" else []
+    for arguments in [(), *sizes]:
+        assert without_effect(module.get_config(*arguments)) == []
 
 
 @pytest.mark.parametrize(

@@ -114,9 +114,29 @@ def test_the_best_checkpoint_stays_where_evaluation_ends(tmp_path, monkeypatch):
     assert manifest.saved_steps(tmp_path / "run") == [1, 2]
     train(settings(train__num_steps=3, eval__every=0), tmp_path / "run")
     assert manifest.saved_steps(tmp_path / "run") == [1, 3]
-    (tmp_path / "run" / FILE).write_text("{")
-    # A warning.
+
+
+def test_damaged_figures_are_said_at_the_start_and_cost_no_checkpoint(
+    tmp_path, monkeypatch, caplog
+):
+    """Which checkpoint is the best is not known then."""
+    decide(monkeypatch, lambda step: step)
+    train(settings(train__num_steps=1), tmp_path / "run")
+    path = tmp_path / "run" / FILE
+    measure = Evaluator.measure
+
+    def damages_at_3(self, sampler, step, **options):
+        if step == 3:
+            path.write_text("[{]")
+        return measure(self, sampler, step, **options)
+
+    monkeypatch.setattr(Evaluator, "measure", damages_at_3)
     assert train(settings(), tmp_path / "run").step == 4
+    assert "Old checkpoints stay, for which is the best is not known: metrics.json" in caplog.text
+    assert "The figures of step 3 failed; going on: metrics.json = " in caplog.text
+    assert manifest.saved_steps(tmp_path / "run") == [1, 3, 4]
+    with pytest.raises(UserError, match=r"^metrics\.json = .*: cannot be read \(.*line 1 column 3"):
+        train(settings(train__num_steps=5), tmp_path / "run")
 
 
 def test_an_evaluation_in_another_way_does_not_cost_the_best_checkpoint(tmp_path, monkeypatch):

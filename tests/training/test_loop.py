@@ -39,7 +39,7 @@ def count_up(number, state, batch):
 
 def test_the_loop_shows_every_step_to_every_action():
     seen = []
-    last, metrics = loop_steps(
+    last, metrics, finished = loop_steps(
         count_up,
         Counter(3),
         iter(range(100)),
@@ -48,26 +48,38 @@ def test_the_loop_shows_every_step_to_every_action():
         actions=[lambda step, state, metrics: seen.append((step, state.step, metrics))],
         stop=lambda: False,
     )
-    assert last.step == 7
+    assert last.step == 7 and finished
     assert [step for step, *_ in seen] == [4, 5, 6, 7]
     assert all(step == at for step, at, _ in seen)
     assert [step_metrics["penalty"] for *_, step_metrics in seen] == [1, 5, 5, 5]
     assert seen[3][2] == metrics == {"loss": 7, "penalty": 5}
 
 
-def test_the_loop_ends_after_the_step_in_which_it_is_asked_to():
-    stop = iter([False, True]).__next__
-    last, _ = loop_steps(
-        count_up, Counter(0), iter(range(9)), metrics={}, num_steps=9, actions=[], stop=stop
+@pytest.mark.parametrize(
+    ("asked_after", "at", "finished"),
+    [(0, (1, "a"), False), (2, (2, "a"), False), (5, (3, "b"), True), (9, (3, "b"), True)],
+)
+def test_the_loop_ends_after_the_action_in_which_it_is_asked_to(asked_after, at, finished):
+    """After the last action of all, everything is finished."""
+    seen = []
+    actions = [lambda step, *unused, name=name: seen.append((step, name)) for name in "ab"]
+    last, _, ended = loop_steps(
+        count_up,
+        Counter(0),
+        iter(range(9)),
+        metrics={},
+        num_steps=3,
+        actions=actions,
+        stop=lambda: len(seen) > asked_after,
     )
-    assert last.step == 2
+    assert (last.step, seen[-1], ended) == (at[0], at, finished)
 
 
 def test_the_loop_does_nothing_when_all_steps_are_finished():
-    last, _ = loop_steps(
+    last, _, finished = loop_steps(
         None, Counter(7), iter(()), metrics={}, num_steps=7, actions=[], stop=lambda: False
     )
-    assert last.step == 7
+    assert last.step == 7 and finished
 
 
 def test_twenty_and_twenty_steps_are_forty(tmp_path):

@@ -5,6 +5,7 @@ import re
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from lwgan.runs import checkpoint, manifest
 from lwgan.runs.directory import read_run, record_start, resolve_run
 from lwgan.training import transfer
 from lwgan.training.loop import train
+from lwgan.training.session import prepare
 from lwgan.training.state import build_gan, init_state
 from lwgan.training.step import make_update
 from tests import tiny
@@ -65,22 +67,177 @@ def test_larger_images_take_the_shared_resolutions(source):
     """Also with new attention: what is new is left as it was initialised, and named."""
     wide = {"data__image_size": 64, "model__attn_resolutions": (16,)}
     fresh, saved = first_state(tiny.config(**wide)), origin_state(source)
-    g_params, report = transfer.merge_layers(fresh.g_params, saved.ema_params)
+    g_params, report = transfer.merge_layers(fresh.g_params, saved.ema_params, {})
     for name in ("initial", "block_8", "block_16", "block_32", "out"):
         assert_equal(g_params[name], saved.ema_params[name])
     for name in ("block_64", "attention_16"):
         assert_equal(g_params[name], fresh.g_params[name])
     assert report.endswith("; left as initialised, not there: attention_16, block_64")
-    d_params, report = transfer.merge_layers(fresh.d_params, saved.d_params)
+    d_params, report = transfer.merge_layers(fresh.d_params, saved.d_params, {})
     for name in ("block_8", "side_conv", "side_block", "logits_hidden", "decoder"):
         assert_equal(d_params[name], saved.d_params[name])
     # It saw the image there, and sees features here.
     assert_equal(d_params["block_16"]["conv2"], saved.d_params["block_16"]["conv2"])
     assert_equal(d_params["block_16"]["conv1"], fresh.d_params["block_16"]["conv1"])
     assert "block_16/conv1/kernel (1, 1, 12, 8) there, (1, 1, 32, 8) here" in report
-    back, report = transfer.merge_layers(saved.d_params, fresh.d_params)
+    back, report = transfer.merge_layers(saved.d_params, fresh.d_params, {})
     assert report.endswith("; not used: attention_16, block_32")
     assert jax.tree.structure(back) == jax.tree.structure(saved.d_params)
+
+
+def saved_run(workdir, **settings):
+    """A run of random weights at step 5 with these settings."""
+    tiny.save_run(workdir, (5,), tiny.config(**settings))
+    return workdir
+
+
+def begin(source, **settings):
+    """The first state of a run that begins from another, and the random one beneath it."""
+    config = tiny.config(**settings)
+    fresh = first_state(config)
+    return transfer.start_from(fresh, transfer.read_origin(source, None, config)), fresh
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "sign"),
+    [
+        ("hinge", "dual_contrastive", -1),
+        ("dual_contrastive", "hinge", -1),
+        ("hinge", "hinge", 1),
+        ("dual_contrastive", "dual_contrastive", 1),
+    ],
+)
+def test_a_loss_that_scores_reals_the_other_way_round_gets_negated_logits(
+    tmp_path, caplog, there, here, sign
+):
+    caplog.set_level("INFO", logger="absl")
+    source = saved_run(tmp_path / "source", loss__kind=there)
+    begun, _ = begin(source, loss__kind=here)
+    images = np.random.default_rng(0).uniform(0, 1, (4, 32, 32, 3)).astype(np.float32)
+    discriminator = tiny.gan().discriminator
+    before, after = (
+        discriminator.apply({"params": params}, images, jnp.int32(0))
+        for params in (origin_state(source).d_params, begun.d_params)
+    )
+    assert np.ptp(before.logits) > 1e-3 and np.ptp(before.side_logits) > 1e-3
+    np.testing.assert_allclose(after.logits, sign * before.logits, rtol=1e-6)
+    np.testing.assert_allclose(after.side_logits, sign * before.side_logits, rtol=1e-6)
+    np.testing.assert_array_equal(after.painted, before.painted)
+    assert ("logits taken are negated" in caplog.text) == (sign < 0)
+
+
+def test_logits_that_are_not_taken_are_not_negated(tmp_path):
+    wide = {"model__side_channels": 8}
+    source = saved_run(tmp_path / "source", **wide)
+    begun, fresh = begin(source, loss__kind="dual_contrastive")
+    assert_equal(begun.d_params["side_logits"], fresh.d_params["side_logits"])
+    saved = origin_state(source, config=tiny.config(**wide)).d_params["logits"]
+    assert_equal(begun.d_params["logits"], jax.tree.map(np.negative, saved))
+
+
+ATTENTIVE = {"model__attn_resolutions": (16,), "model__side_attention": True}
+
+
+@pytest.mark.parametrize("heads", [4, 2])
+def test_other_heads_of_the_same_width_are_not_taken_for_the_same(tmp_path, caplog, heads):
+    caplog.set_level("INFO", logger="absl")
+    source = saved_run(tmp_path / "source", **ATTENTIVE)
+    own = {**ATTENTIVE, "model__attn_heads": heads, "model__attn_head_dim": 8 // heads}
+    begun, fresh = begin(source, **own)
+    saved = origin_state(source, config=tiny.config(**ATTENTIVE))
+    attentions = {"attention_16", "side_attention_16", "side_attention_32"}
+    pairs = [
+        (begun.g_params, fresh.g_params, saved.ema_params),
+        (begun.d_params, fresh.d_params, saved.d_params),
+    ]
+    for network, random, theirs in pairs:
+        for name, module in network.items():
+            assert_equal(
+                module, random[name] if heads == 4 and name in attentions else theirs[name]
+            )
+    reason = "model.attn_heads is 2 there and 4 here, model.attn_head_dim is 4 there and 2 here"
+    for names in ("attention_16", "attention_16, side_attention_16, side_attention_32"):
+        said = f"; left as initialised, {reason}: {names}\n"
+        assert (said in caplog.text) == (heads == 4), said
+
+
+def test_excitation_by_frequencies_is_another(tmp_path, caplog):
+    """Three features have as many hidden ones in both kinds."""
+    caplog.set_level("INFO", logger="absl")
+    large = {"data__image_size": 128, "model__fmap_inverse_coef": 8, "model__fmap_max": 4}
+    narrow = {**large, "model__disc_fmap_inverse_coef": 8}
+    source = saved_run(tmp_path / "source", **narrow)
+    begun, fresh = begin(source, **narrow, model__freq_chan_attn=True)
+    for layer in ("squeeze", "excite"):
+        assert_equal(
+            begun.g_params["excitation_128"][layer], fresh.g_params["excitation_128"][layer]
+        )
+    reason = "model.freq_chan_attn is False there and True here"
+    assert f"; left as initialised, {reason}: excitation_128; not used" in caplog.text
+
+
+def listing(folder):
+    return {p: p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "message"),
+    [
+        (
+            {},
+            {"data__image_size": 64, "optim__freeze_d": 2},
+            r"optim\.freeze_d = 2: block_32/conv1 would stay random, .* use 0, or another run\.",
+        ),
+        (
+            {},
+            {"model__attn_resolutions": (16,), "optim__freeze_d": 2},
+            r"optim\.freeze_d = 2: attention_16/\S* would .* use 1, or another run\.",
+        ),
+        (
+            {"model__attn_resolutions": (16,)},
+            {
+                "model__attn_resolutions": (16,),
+                "model__attn_heads": 4,
+                "model__attn_head_dim": 2,
+                "optim__freeze_d": 2,
+            },
+            r"optim\.freeze_d = 2: attention_16/\S* would .* use 1, or another run\.",
+        ),
+    ],
+)
+def test_blocks_that_are_not_taken_cannot_be_frozen(tmp_path, there, here, message):
+    source = saved_run(tmp_path / "source", **there)
+    before = listing(tmp_path)
+    with pytest.raises(UserError, match=message):
+        train(tiny.config(**here), tmp_path / "new", init_from=str(source))
+    assert listing(tmp_path) == before
+    fewer = tiny.config(**{**here, "optim__freeze_d": 1})
+    if "use 1" in message:
+        prepare(fewer, tmp_path / "new", init_from=str(source))
+    # A run that was cut short before its first save meets the same.
+    noted = resolve_run(tiny.config(**here), tmp_path / "new", "abc", accept_new_data=False)
+    noted.info.init_from = {"run": "../source", "step": 5}
+    with pytest.raises(UserError, match=message):
+        transfer.find_origin(noted, None, tiny.config(**here), new=False, begun=False)
+
+
+def test_whole_blocks_can_be_frozen(source, tmp_path):
+    """Whatever else is not taken."""
+    config = tiny.config(optim__freeze_d=2, model__recon_size=32, model__side_channels=8)
+    session = prepare(config, tmp_path / "new", init_from=str(source))
+    assert session.origin.step == 5
+
+
+def test_random_blocks_cannot_be_frozen(tmp_path):
+    config = tiny.config(optim__freeze_d=1)
+    with pytest.raises(UserError, match=r"^optim\.freeze_d = 1: .* random, .* --init_from"):
+        train(config, tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+    saved_run(tmp_path / "old")
+    with pytest.raises(UserError, match=r"^optim\.freeze_d = 1: .* random, .* --init_from"):
+        prepare(config, tmp_path / "old", fresh=True)
+    # What it has learnt may be frozen.
+    assert prepare(config, tmp_path / "old").step == 5
 
 
 def test_a_run_begins_from_another_and_the_same_command_continues(source, tmp_path, caplog):

@@ -1,13 +1,10 @@
 """Networks that images are compared with: a table, and how one is opened."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib.util
-import os
 import pathlib
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +17,7 @@ from lwgan.errors import UserError
 from lwgan.metrics.networks.layers import Output, Table, fold
 from lwgan.metrics.networks.resize import resize_images
 from lwgan.metrics.networks.weights import read_tensors
-from lwgan.runs.files import cache_root
+from lwgan.runs.files import cache_root, local_path, replacing
 
 # Images on each device at once. On a CPU, what lies between two layers of more does not fit its
 # cache.
@@ -105,7 +102,7 @@ def open_features(name: str, path: str = "", resize: str = "clean") -> Features:
       UserError: the file is not there or not the network's, or the published one cannot be had.
     """
     kind = FEATURES[name]()
-    file = pathlib.Path(path).expanduser() if path else kind.weights()
+    file = local_path("eval.weights", path) if path else kind.weights()
     tensors = read_tensors(file)
     params = fold(kind.network, kind.image_size, kind.table(), tensors, str(file))
     mesh = Mesh(np.array(jax.local_devices()), ("batch",))
@@ -155,37 +152,30 @@ def _download(url: str, target: pathlib.Path, expected: str) -> None:
     import requests
     from tqdm import tqdm
 
-    part = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with requests.get(url, stream=True, timeout=20) as response:
+        with requests.get(url, stream=True, timeout=20) as response, replacing(target) as part:
             response.raise_for_status()
             size = int(response.headers.get("Content-Length", 0)) or None
             digest = hashlib.sha256()
             with (
-                tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file,
+                part.open("wb") as file,
                 tqdm(None, target.name, size, unit="B", unit_scale=True, disable=None) as bar,
             ):
-                part = pathlib.Path(file.name)
                 for chunk in response.iter_content(1 << 20):
                     file.write(chunk)
                     digest.update(chunk)
                     bar.update(len(chunk))
-                os.fsync(file.fileno())
-        if not digest.hexdigest().startswith(expected):
-            raise OSError(f"what came has another SHA-256 than {expected}…")
-        part.replace(target)
+            if not digest.hexdigest().startswith(expected):
+                raise OSError(f"what came has another SHA-256 than {expected}…")
     # Requests' own errors too.
     except OSError as error:
-        if part:
-            with contextlib.suppress(OSError):
-                part.unlink()
         raise UserError(
             "weights",
             target.name,
             f"is not in {target.parent}, and cannot be downloaded ({_reason(error)})",
-            f"get {url} where there is a network and put it there, name it with --weights or "
-            "eval.weights, or measure with efficientnet_lite0",
+            f"get {url} where there is a network and put it there, name it with "
+            "--features_weights or eval.weights, or measure with efficientnet_lite0",
         ) from None
 
 

@@ -1,0 +1,151 @@
+"""What follows the save of a step: samples and evaluation.
+
+Their failure costs nothing but themselves: it is a warning. Where the end of the process came
+before theirs, the next start makes up for them.
+"""
+
+import contextlib
+import functools
+import json
+import pathlib
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from absl import logging
+from clu import metric_writers
+
+from lwgan.metrics.evaluator import Evaluator
+from lwgan.runs.checkpoint import Saver
+from lwgan.runs.files import write_text
+from lwgan.runs.tracking import tracked
+from lwgan.training.actions import Action, evaluate_action, sample_action
+from lwgan.training.session import Session
+from lwgan.training.signals import Signals
+from lwgan.training.state import TrainState
+
+# In the run, while a start makes up for something: [its step, the number of the attempt].
+ATTEMPT = "attempt-{}.json"
+# Ends of the process in the same thing, after which it is left out.
+MOST_ATTEMPTS = 2
+
+
+class Follower(NamedTuple):
+    """Something that follows a save."""
+
+    # What it makes, in a word.
+    what: str
+    # Steps.
+    every: int
+    # Whether its own steps are saved too.
+    is_saved: bool
+    # It ends by tracking scalars whose names begin so.
+    scalars: str
+    action: Action
+
+    def is_due(self, step: int, last: int) -> bool:
+        """Whether it follows this step; something always follows the last one."""
+        return step % self.every == 0 or step == last
+
+    def follow(self, step: int, state: TrainState, metrics: Mapping[str, float]) -> None:
+        """Does it; a failure is a warning."""
+        try:
+            self.action(step, state, metrics)
+        # Of memory, of the disk, of a codec, of a library.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            logging.warning("The %s of step %d failed; going on: %s", self.what, step, reason)
+
+
+def build_followers(
+    session: Session, evaluator: Evaluator | None, writer: metric_writers.MetricWriter
+) -> list[Follower]:
+    """What follows the saves of a run."""
+    config, followers = session.config, []
+    if config.sample.every:
+        action = sample_action(session, writer)
+        followers.append(Follower("samples", config.sample.every, False, "samples/", action))
+    if evaluator:
+        action, scalars = evaluate_action(session, evaluator, writer), f"{config.eval.features}/"
+        followers.append(Follower("figures", config.eval.every, True, scalars, action))
+    return followers
+
+
+def missing_at(
+    followers: Collection[Follower], workdir: pathlib.Path, step: int, last: int
+) -> list[Follower]:
+    """What should have followed the save of a step, by the scalars that are tracked there."""
+    names = tracked(workdir, step)
+
+    def is_done(follower: Follower) -> bool:
+        return any(name.startswith(follower.scalars) for name in names)
+
+    return [f for f in followers if 0 < step and f.is_due(step, last) and not is_done(f)]
+
+
+def after_saving(follower: Follower, saver: Saver, last: int, signals: Signals) -> Action:
+    """The follower, when it is due: nothing that is saved is at stake then.
+
+    Where its own step is saved, an end may come at once.
+    """
+
+    def action(step: int, state: TrainState, metrics: Mapping[str, float]) -> None:
+        if not follower.is_due(step, last):
+            return
+        saver.wait()
+        with signals.at_once() if saver.step == step else contextlib.nullcontext():
+            follower.follow(step, state, metrics)
+
+    return action
+
+
+def make_up_for(
+    followers: Collection[Follower],
+    session: Session,
+    state: TrainState,
+    metrics: Mapping[str, float],
+    signals: Signals,
+) -> None:
+    """Does what the last process has left undone at the step that it has saved.
+
+    What has ended the process time and again (out of memory, say) is left out.
+
+    Raises:
+      Interrupted: somebody has asked for the end.
+    """
+    step, last = int(state.step), session.config.train.num_steps
+    for follower in missing_at(followers, session.workdir, step, last):
+        path = session.workdir / ATTEMPT.format(follower.what)
+        attempts = 1 + _attempts(path, step)
+        if attempts > MOST_ATTEMPTS:
+            logging.warning(
+                "The %s of step %d have ended the process %d times: left out",
+                follower.what,
+                step,
+                MOST_ATTEMPTS,
+            )
+            continue
+        with contextlib.suppress(OSError):
+            write_text(path, json.dumps([step, attempts]))
+        forget = functools.partial(_forget, path)
+        signals.before_exit.append(forget)
+        try:
+            logging.info("Making up for the %s of step %d", follower.what, step)
+            with signals.at_once():
+                follower.follow(step, state, metrics)
+        finally:
+            signals.before_exit.remove(forget)
+            forget()
+
+
+def _forget(path: pathlib.Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _attempts(path: pathlib.Path, step: int) -> int:
+    """How often a start has ended in making up for this."""
+    try:
+        of_step, attempts = json.loads(path.read_text())
+        return int(attempts) if of_step == step else 0
+    except (OSError, ValueError, TypeError):
+        return 0

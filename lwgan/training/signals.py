@@ -1,0 +1,133 @@
+"""Signals that end training or have it save, seen when it suits the loop, or at once."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from absl import logging
+
+from lwgan.errors import INTERRUPTED, Interrupted
+
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Seconds in which one who asks for the end may do so several times: a shell, and its job control.
+_ONCE = 1
+# Seconds for the interpreter to see a signal.
+_PATIENCE = 3
+
+
+class Signals:
+    """Notes signals while it is open: SIGUSR1 asks for a checkpoint, and the others for the end.
+
+    A later one that asks for the end does what it always does. (But for SIGHUP, which a terminal
+    that is closed sends several times.) Only the main thread may have handlers: in another one
+    nothing is noted. Ignored signals stay ignored, as ``nohup`` wants it.
+    """
+
+    def __init__(self, last_words: Callable[[], str] = lambda: ""):
+        """``last_words`` are said if the process has to end in the middle of other code."""
+        self._last_words = last_words
+        # Done after that.
+        self.before_exit: list[Callable[[], None]] = []
+        self._asked_at: float | None = None
+        self._save_asked = self._at_once = False
+        # The handler has run; the context has been left.
+        self._seen, self._closed = threading.Event(), threading.Event()
+        self._before: dict[int, object] = {}
+
+    def end_asked(self) -> bool:
+        """Whether somebody has asked for the end."""
+        return self._seen.is_set()
+
+    def save_asked(self) -> bool:
+        """Whether somebody has asked for a checkpoint since the last call."""
+        asked, self._save_asked = self._save_asked, False
+        return asked
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Where there is nothing to be saved: the end comes here and now.
+
+        Raises:
+          Interrupted: somebody has asked for the end.
+        """
+        self._at_once = True
+        try:
+            if self.end_asked():
+                raise Interrupted
+            yield
+        finally:
+            self._at_once = False
+
+    def __enter__(self) -> "Signals":
+        if threading.current_thread() is threading.main_thread():
+            self._start_watching()
+            self._take(signal.SIGUSR1, self._note_save)
+            for number in _ENDS:
+                self._take(number, self._note_end)
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._closed.set()
+        if threading.current_thread() is threading.main_thread():
+            signal.set_wakeup_fd(self._fd_before)
+            os.close(self._fd)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _take(self, number: int, handler: Callable[[int, object], None]) -> None:
+        # None: of a library in C.
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            self._before[number] = signal.signal(number, handler)
+
+    def _note_save(self, number: int, frame: object) -> None:
+        del number, frame
+        self._save_asked = True
+
+    def _note_end(self, number: int, frame: object) -> None:
+        del frame
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now
+            self._seen.set()
+            if self._at_once:
+                raise Interrupted
+            logging.info("Finishing this step and saving; again to stop at once")
+        elif number != signal.SIGHUP and now - self._asked_at > _ONCE:
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)
+
+    def _start_watching(self) -> None:
+        """Starts a thread that sees signals where the interpreter does not come to its handlers."""
+        readable, self._fd = os.pipe()
+        os.set_blocking(self._fd, False)
+        self._fd_before = signal.set_wakeup_fd(self._fd, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(readable,), daemon=True).start()
+
+    def _watch(self, readable: int) -> None:
+        while number := os.read(readable, 1):
+            if number[0] in self._before.keys() & set(_ENDS):
+                self._after_first(number[0])
+                break
+        os.close(readable)
+
+    def _after_first(self, number: int) -> None:
+        """Has later signals end the process in whatever code it is, and this one if need be."""
+        if self._closed.wait(_ONCE):
+            return
+        for end in (signal.SIGINT, signal.SIGTERM):
+            if self._before.get(end) is signal.SIG_DFL:
+                ctypes.CDLL(None).signal(end, ctypes.c_void_p(None))
+        would_end = self._before[number] is signal.SIG_DFL
+        if would_end and self._at_once and not self._seen.wait(_PATIENCE - _ONCE):
+            try:
+                print(f"interrupted: {self._last_words()}", file=sys.stderr, flush=True)
+            finally:
+                for release in self.before_exit:
+                    with contextlib.suppress(OSError):
+                        release()
+                os._exit(INTERRUPTED)
