@@ -3,6 +3,7 @@
     python -m tests.kill_training --kills=20
     python -m tests.kill_training --kills=20 --signal=SIGTERM
     python -m tests.kill_training --kills=20 --during=evaluation
+    python -m tests.kill_training --kills=60 --during=samples,evaluation,retention
 
 A third of the kills and more come while a checkpoint is being written, or all of them during
 samples, evaluation or retention. In the end every array of the state, every logged series, every
@@ -213,25 +214,30 @@ def survive(
     kills: int,
     seed: int,
     number: signal.Signals = signal.SIGKILL,
-    during: str = "",
+    during: Sequence[str] = (),
 ) -> Outcome:
-    """Trains twice, undisturbed and killed so many times, and compares."""
+    """Trains twice, undisturbed and killed so many times, and compares.
+
+    Kills come ``during`` these in turn.
+    """
     rng, num_steps = random.Random(seed), STEPS_PER_LIFE * (kills + 1)
     quiet, disturbed = folder / "quiet" / "run", folder / "disturbed" / "run"
-    cache, file, options = folder / "cache", None, {}
+    cache, options = folder / "cache", {}
     if during:
-        file = folder / during
-        options = {"program": ("-m", "tests.watched_training", f"{during}={file}"), **BUSY}
+        options = {"program": ("-m", "tests.watched_training", str(folder)), **BUSY}
     finish(start(quiet, num_steps, cache=cache, fills_cache=True, **options))
     in_the_midst = 0
     for done in range(kills):
         step = done * STEPS_PER_LIFE + rng.randrange(1, STEPS_PER_LIFE)
+        what = during[done % len(during)] if during else "a save"
+        file = folder / what if during else None
+        for left in MOMENTS:
+            (folder / left).unlink(missing_ok=True)
         process = start(disturbed, num_steps, cache=cache, **options)
         in_the_midst += kill(process, disturbed, step, rng, number, file=file)
-        if file:
-            file.unlink(missing_ok=True)
-        what = during or "a save"
-        print(f"kill {done + 1} of {kills}, {in_the_midst} of them during {what}", flush=True)
+        print(
+            f"kill {done + 1} of {kills} ({what}), {in_the_midst} of them in its midst", flush=True
+        )
     finish(start(disturbed, num_steps, cache=cache, **options))
     leftovers = [
         path.name
@@ -251,14 +257,13 @@ def main() -> None:
     parser.add_argument(
         "--signal", default="SIGKILL", choices=["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"]
     )
-    parser.add_argument("--during", default="", choices=["", *MOMENTS])
+    parser.add_argument("--during", default="", help=f"of {', '.join(MOMENTS)}")
     arguments = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
     with tempfile.TemporaryDirectory() as folder:
         number = signal.Signals[arguments.signal]
-        print(
-            survive(pathlib.Path(folder), arguments.kills, arguments.seed, number, arguments.during)
-        )
+        during = tuple(filter(None, arguments.during.split(",")))
+        print(survive(pathlib.Path(folder), arguments.kills, arguments.seed, number, during))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Trains as main.py does, and tells by a file when it does what others want to disturb.
 
-    python -m tests.watched_training retention=FILE --config=...
+    python -m tests.watched_training FOLDER --config=...
 
-The file is there as long as samples are drawn, or ``evaluation`` or ``retention`` goes on. Each is
-drawn out a little, so that it can be hit. What images look like is measured by their means.
+FOLDER/samples is there as long as samples are drawn, and so are ``evaluation`` and ``retention``.
+Each is drawn out a little, so that it can be hit. What images look like is measured by their means.
 """
 
 import functools
@@ -45,8 +45,7 @@ def watch(moment: str, file: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    for argument in sys.argv[1:2]:
-        moment, _, file = argument.partition("=")
-        watch(moment, pathlib.Path(file))
+    for each in MOMENTS:
+        watch(each, pathlib.Path(sys.argv[1], each))
     evaluator.open_features = lambda name, weights, resize: Means()
     main.main([sys.argv[0], *sys.argv[2:]])

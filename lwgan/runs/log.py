@@ -28,7 +28,11 @@ def start() -> None:
 
 @contextlib.contextmanager
 def to_file(path: pathlib.Path) -> Iterator[None]:
-    """Appends the log to a file as well; where that fails, to the terminal only."""
+    """Appends the log to a file as well; what cannot be written there is on the terminal only.
+
+    Raises:
+      OSError: the file cannot be opened.
+    """
     handler = python_logging.FileHandler(path)
     # A full disk.
     handler.handleError = lambda record: None
