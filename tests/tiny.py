@@ -2,10 +2,12 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 
 import jax
 import numpy as np
 import optax
+import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -13,6 +15,7 @@ from configs import default
 from lwgan.models.build import AXIS
 from lwgan.runs import checkpoint
 from lwgan.runs.directory import record_start, resolve_run
+from lwgan.training import session
 from lwgan.training.state import Gan, TrainState, build_gan, init_state
 from lwgan.training.step import Recipe
 
@@ -105,3 +108,20 @@ def save_run(workdir: pathlib.Path, steps: tuple[int, ...], settings: ConfigDict
         for step in steps:
             saved = random_state(networks, step).replace(step=np.int32(step))
             saver.save(saved, {}, settings)
+
+
+def before_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> None:
+    """Has ``act`` called before the update of a step."""
+    make_update = session.make_update
+
+    def disturbed(networks: Gan, recipe: Recipe):
+        advance = make_update(networks, recipe)
+
+        def update(number: int, *arguments: object):
+            if number == step:
+                act()
+            return advance(number, *arguments)
+
+        return update
+
+    monkeypatch.setattr(session, "make_update", disturbed)

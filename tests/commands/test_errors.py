@@ -116,6 +116,12 @@ def assert_refused(place, name, arguments, message, *, in_a_process=False):
         (["--config=wrong.py"], "--config = 'wrong.py': ValueError"),
         ([f"{QUICKSTART}:7"], f"{QUICKSTART[:8]} = '{QUICKSTART[9:]}:7': TypeError: get_config()"),
         (["--workdir=nowhere"], "--workdir = 'nowhere': there is no run in this directory"),
+        (["--workdir=gs://a/run"], "--workdir = 'gs://a/run': must be a path of this machine"),
+        ([QUICKSTART, "--workdir=hdfs://a"], "--workdir = 'hdfs://a': must be a path of this"),
+        (
+            ["--workdir=run", "--config.data.source=folder", "--config.data.path=s3://a/b"],
+            "data.path = 's3://a/b': must be a path of this machine; mount the bucket",
+        ),
         ([QUICKSTART, "--nosuch=1"], "--nosuch = '1': Unknown command line flag 'nosuch'"),
         ([QUICKSTART, "extra"], "argument = 'extra': is not a flag"),
         (
@@ -257,6 +263,9 @@ def test_transfer_refuses(place, arguments, message):
         (["--workdir=nowhere"], "--workdir = 'nowhere': there is no run in this directory"),
         (["--workdir=young"], "--workdir = 'young': this run has no checkpoint yet"),
         (["--workdir=run", "--step=4"], "--step = 4: has no checkpoint; choose from 3."),
+        (["--workdir=run", "--step=all"], "--step = 'all': must be a step or latest"),
+        (["--workdir=s3://a"], "--workdir = 's3://a': must be a path of this machine"),
+        ([*RUN, "--out=gs://a"], "--out = 'gs://a': must be a path of this machine"),
         (["--workdir=run", "--seed=-1"], "--seed = '-1': -1 is not an integer in the range"),
         (["--workdir=run", "--latents=nowhere.npy"], "--latents = 'nowhere.npy': must be an .npy"),
         (["--workdir=run", "--latents=wrong.py"], "--latents = 'wrong.py': must be an .npy file"),
@@ -326,7 +335,7 @@ def test_processes_refuse_in_one_line_too(place, name, arguments):
 def test_without_file_locks_one_line_says_where_lwgan_runs(place):
     code = (
         "import sys; sys.modules['fcntl'] = None\n"
-        "from lwgan import sample; sample.main(['sample', '--workdir=run'])"
+        f"import main; main.main(['main', '{QUICKSTART}'])"
     )
     ended = start(place, "-c", code)
     assert ended.returncode == 2

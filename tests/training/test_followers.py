@@ -176,19 +176,7 @@ def test_a_damaged_count_of_attempts_is_none(tmp_path, content, expected):
 
 
 def test_usr1_saves_and_goes_on(tmp_path, monkeypatch):
-    make_update = session.make_update
-
-    def asked_at_3(gan, recipe):
-        advance = make_update(gan, recipe)
-
-        def update(step, *arguments):
-            if step == 3:
-                os.kill(os.getpid(), signal.SIGUSR1)
-            return advance(step, *arguments)
-
-        return update
-
-    monkeypatch.setattr(session, "make_update", asked_at_3)
+    tiny.before_step(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGUSR1))
     config = tiny.config(checkpoint__every=50, sample__every=0)
     assert train(config, tmp_path / "run").step == 4
     assert manifest.saved_steps(tmp_path / "run") == [3, 4]
@@ -232,20 +220,8 @@ def test_training_works_in_a_thread(tmp_path):
 
 def test_an_interrupt_in_a_notebook_saves(tmp_path, monkeypatch):
     """There, the handler is Python's own; the cell ends by an exception, and the kernel lives."""
-    make_update = session.make_update
-
-    def interrupted_at_3(gan, recipe):
-        advance = make_update(gan, recipe)
-
-        def update(step, *arguments):
-            if step == 3:
-                os.kill(os.getpid(), signal.SIGINT)
-            return advance(step, *arguments)
-
-        return update
-
+    tiny.before_step(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr(session, "make_update", interrupted_at_3)
     try:
         with pytest.raises(Interrupted, match="saved at step 3"):
             train(tiny.config(sample__every=0), tmp_path / "run")

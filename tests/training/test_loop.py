@@ -16,7 +16,6 @@ from lwgan.models.build import generator_shapes
 from lwgan.runs import checkpoint, manifest
 from lwgan.runs.directory import read_run
 from lwgan.sampling.sampler import Sampler
-from lwgan.training import session
 from lwgan.training.loop import loop_steps, train
 from lwgan.training.state import build_gan, init_state
 from tests import tiny
@@ -98,19 +97,7 @@ def test_twenty_and_twenty_steps_are_forty(tmp_path):
 
 def test_a_signal_saves_and_the_same_command_continues(tmp_path, monkeypatch):
     config = tiny.config(train__num_steps=6, sample__every=0, train__log_every=1)
-    update = session.make_update
-
-    def interrupted_at_3(gan, recipe):
-        advance = update(gan, recipe)
-
-        def run(step, *args):
-            if step == 3:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return advance(step, *args)
-
-        return run
-
-    monkeypatch.setattr(session, "make_update", interrupted_at_3)
+    tiny.before_step(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted, match="step 3"):
         train(config, tmp_path / "run")
