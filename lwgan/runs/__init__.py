@@ -1,7 +1,8 @@
 """What lies on disk: run directories, checkpoints, trackers, the log.
 
 ``directory`` is a run with its settings, ``checkpoint`` its states and ``manifest`` whether they
-are whole, ``tracking`` its scalars and images, ``log`` what is printed; ``files`` writes whole
-files and holds locks, for every other room too. This room knows no networks: a checkpoint is a
+are whole, ``log`` what is printed. ``tracking`` has its scalars and images, with ``writers``, and
+``aim_writer``, which tells ``aim_process``, a program of its own. ``files`` writes whole files and
+``locks`` keeps others out, for every other room too. This room knows no networks: a checkpoint is a
 dataclass of arrays. Begin with ``directory``.
 """
