@@ -124,7 +124,7 @@ def _kept_on_disk(source: Source, data: ConfigDict) -> pathlib.Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_suffix(".lock")):
         if not folder.exists():
-            remove_parts(folder.parent, f"{folder.name}.*.part")
+            remove_parts(folder.parent, f"{folder.name}*.part")
             with replacing(folder) as part:
                 part.mkdir()
                 with (part / "pixels").open("wb") as file:

@@ -15,8 +15,10 @@ from absl import logging
 from lwgan.errors import UserError
 
 # What is not finished is named by the process that writes it, grid.png.4711.part; earlier versions
-# named run.json.part and their grids without it.
-_PART = re.compile(r"(?:\.(\d+)|^(?:run|config|metrics)\.jsonl?|^\d{8}[a-z-]*\.png)\.part$")
+# named run.json.part, their grids and their caches without it.
+_PART = re.compile(
+    r"(?:\.(\d+)|^(?:run|config|metrics)\.jsonl?|^\d{8}[a-z-]*\.png|^[0-9a-f]{16})\.part$"
+)
 # The name of the lock in a run that is being trained.
 TRAINER = "trainer.lock"
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
