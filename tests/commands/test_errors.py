@@ -334,8 +334,7 @@ def test_processes_refuse_in_one_line_too(place, name, arguments):
 @pytest.mark.slow
 def test_without_file_locks_one_line_says_where_lwgan_runs(place):
     code = (
-        "import sys; sys.modules['fcntl'] = None\n"
-        f"import main; main.main(['main', '{QUICKSTART}'])"
+        f"import sys; sys.modules['fcntl'] = None\nimport main; main.main(['main', '{QUICKSTART}'])"
     )
     # Those of libraries that miss it as well.
     ended = start(place, "-W", "ignore", "-c", code)

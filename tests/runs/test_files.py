@@ -167,25 +167,27 @@ def test_without_a_home_directory_one_line_says_so(monkeypatch):
         files.cache_root()
 
 
-def test_what_another_file_system_has_is_copied(tmp_path, monkeypatch):
+@pytest.fixture
+def across_disks(tmp_path, monkeypatch):
+    """A directory with a file, which no renaming takes to another file system."""
+
     def elsewhere(*paths):
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "file").write_text("text")
     monkeypatch.setattr(os, "rename", elsewhere)
+
+
+@pytest.mark.usefixtures("across_disks")
+def test_what_another_file_system_has_is_copied(tmp_path):
     assert files.move_aside(tmp_path / "run") == tmp_path / "run.1"
     assert (tmp_path / "run.1" / "file").read_text() == "text"
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("across_disks")
 def test_what_is_mounted_is_not_emptied(tmp_path, monkeypatch):
-    def elsewhere(*paths):
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "file").write_text("text")
-    monkeypatch.setattr(os, "rename", elsewhere)
     monkeypatch.setattr(pathlib.Path, "is_mount", lambda path: True)
     with pytest.raises(OSError):
         files.move_aside(tmp_path / "run")
