@@ -131,7 +131,7 @@ def evaluate_run(values: cli.Flags) -> list["Record"]:
     read_records(folder)
     steps = steps_asked_for(values, run)
     run.config.eval.update(asked_for(values))
-    source = open_source(run.config.data)
+    source = open_source(run.config.data, known=run.info.fingerprint)
     if run.info.fingerprint not in ("", source.fingerprint):
         logging.warning("These are not the images that the run has learnt from")
     evaluator = build_evaluator(run.config, load_dataset(source, run.config.data))

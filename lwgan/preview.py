@@ -4,7 +4,10 @@
   python -m lwgan.preview --config=configs/folder.py --config.data.path=~/photos --check
   python -m lwgan.preview --config=configs/folder.py --image=cat.png
 
+  python -m lwgan.preview --cache
+
 Writes one PNG, and prints what the dataset is like; --check only prints. Nothing is trained.
+--cache lists what lwgan keeps in the user's cache, and --cache_clear removes it.
 """
 
 import functools
@@ -26,6 +29,8 @@ def define_flags(values: cli.Flags) -> None:
     flags.DEFINE_string("image", None, "Show this image only, time and again.", **of)
     flags.DEFINE_integer("num_images", 8, "Images in a row.", 1, **of)
     flags.DEFINE_bool("check", False, "Only say what the dataset is like.", **of)
+    flags.DEFINE_bool("cache", False, "Only list what the user's cache holds.", **of)
+    flags.DEFINE_bool("cache_clear", False, "Only remove what the user's cache holds.", **of)
 
 
 def augmented_rows(batch: np.ndarray, config: ConfigDict) -> dict[str, np.ndarray]:
@@ -59,15 +64,16 @@ def augmented_rows(batch: np.ndarray, config: ConfigDict) -> dict[str, np.ndarra
 
 def training_batch(config: ConfigDict, count: int) -> np.ndarray:
     """Images of the first steps, uint8 (count, S, S, C); prints what the dataset is like."""
-    from lwgan.data.batches import indices_at, split
+    from lwgan.data.batches import indices_at
     from lwgan.data.cache import load_dataset
     from lwgan.data.doctor import summary
+    from lwgan.data.holdout import split
     from lwgan.data.sources import open_source
 
     dataset = load_dataset(open_source(config.data), config.data)
     print(summary(dataset))
     seed, positions = config.train.seed, np.arange(count)
-    training, _ = split(len(dataset.names), config.data.holdout, seed)
+    training, _ = split(dataset, config.data.holdout, seed)
     indices = training[indices_at(seed, positions, len(training))]
     return dataset.take(indices, seed, positions)
 
@@ -92,6 +98,16 @@ def one_image(path: str, config: ConfigDict, count: int) -> np.ndarray:
     return np.stack([crop(array, size, prob, (0, position)) for position in range(count)])
 
 
+def what_is_kept(*, clear: bool) -> str:
+    """What the user's cache holds, or how much of it is removed."""
+    from lwgan.data import kept
+    from lwgan.runs.files import cache_root
+
+    if not clear:
+        return kept.listing()
+    return f"{kept.clear() / 2**20:,.1f} MiB removed from {cache_root()}"
+
+
 def show_batch(values: cli.Flags) -> None:
     """Runs the command."""
     from lwgan.runs.files import local_path, writing
@@ -99,11 +115,19 @@ def show_batch(values: cli.Flags) -> None:
     from lwgan.sampling.sheets import make_sheet
     from lwgan.training.checks import check_settings
 
+    if values.cache or values.cache_clear:
+        print(what_is_kept(clear=values.cache_clear))
+        return
     config = cli.config(values)
     check_settings(config)
     out = local_path("--out", values.out)
     if out.suffix not in (".png", ".webp"):
         raise UserError("--out", str(out), "must end in .png or .webp", "name another")
+    if not values.image and config.data.source == "folder" and config.data.path:
+        images_at = local_path("data.path", config.data.path).resolve()
+        if images_at in out.resolve().parents:
+            reason = "lies among the images, and would become one of them"
+            raise UserError("--out", str(out), reason, "name a place outside of data.path")
     if not out.parent.is_dir():
         raise UserError("--out", str(out), "its folder does not exist", "name another")
     if values.image:

@@ -1,5 +1,8 @@
+import atexit
 import os
 import pathlib
+import shutil
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Four devices; and less optimising, for compiling is what the tests cost.
@@ -13,6 +16,10 @@ worker = os.environ.get("PYTEST_XDIST_WORKER", "")
 cache = pathlib.Path(__file__).parents[1] / ".pytest_cache" / f"jax{worker}"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1"
+
+# Not the user's own.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="lwgan-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 import jax  # noqa: E402, it reads the environment
 import pytest  # noqa: E402

@@ -11,21 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lwgan.data.cache import HOLDOUT, ORDER, Dataset
+from lwgan.data.dataset import ORDER, Dataset
 from lwgan.data.threads import parallel_map
 
 # Read at once: each call takes a third of a millisecond more.
 _BYTES = 1 << 20
-
-
-def split(num_images: int, holdout: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which images are trained with, and which are held out: int64 (N,) and (M,), both in order.
-
-    ``holdout`` is the share of those that are held out, below 1.
-    """
-    shuffled = np.random.default_rng((seed, HOLDOUT)).permutation(num_images)
-    count = min(round(holdout * num_images), num_images - 1)
-    return np.sort(shuffled[count:]), np.sort(shuffled[:count])
 
 
 @functools.lru_cache(maxsize=4)
@@ -98,11 +88,12 @@ def read_batches(
         taken = dataset.take(among[indices_at(seed, flat, len(among))], seed, flat)
         return taken.reshape(*positions.shape, *taken.shape[1:])
 
-    if isinstance(dataset.array, np.memmap) or dataset.array is None:
-        for steps in parallel_map(read, range(2**62 // together), num_threads):
-            yield from steps
-    else:
+    if dataset.in_memory and dataset.gather:
         # Microseconds a step: handing them from thread to thread would take longer.
         for number in itertools.count():
             for indices in indices_at(seed, positions_at(number), len(among)):
-                yield dataset.array[among[indices]]
+                taken = dataset.gather(among[indices.ravel()])
+                yield taken.reshape(*indices.shape, *taken.shape[1:])
+    else:
+        for steps in parallel_map(read, range(2**62 // together), num_threads):
+            yield from steps

@@ -1,173 +1,211 @@
-"""Images at training size, decoded once and kept: in memory, in a file, or not at all."""
+"""Images at training size, decoded once and kept: in memory, in a file, or not at all.
 
-import hashlib
-import io
-import json
+What is kept in a file is data from outside: its size is checked when it is opened, and each image
+when it is first used. What does not match is made anew.
+"""
+
+import contextlib
 import math
-import os
 import pathlib
-import shutil
-from collections.abc import Callable, Sequence
-from typing import IO, NamedTuple
+import time
+from collections.abc import Callable
 
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
-from PIL import Image
 
-from lwgan.data.decode import (
-    PIL_MODES,
-    Info,
-    centre_box,
-    crop,
-    read_image,
-    resize,
-    stored_side,
-)
+from lwgan.data import kept, remembered
+from lwgan.data.dataset import Dataset
+from lwgan.data.decode import PIL_MODES, digest_pixels, read_image, stored_ratio, stored_side
+from lwgan.data.known import INDEX, Known, decode_all, ends_of, key_of, pack, read_known, unpack
+from lwgan.data.limits import free_memory
 from lwgan.data.source import Source
-from lwgan.data.threads import parallel_map
 from lwgan.errors import UserError
-from lwgan.runs.files import cache_root, remove_parts, replacing
+from lwgan.runs.files import cache_root, remove, remove_parts, replacing
 from lwgan.runs.locks import locked
 
-# What the random numbers of a seed are for, as part of a NumPy generator's key.
-ORDER, CROP, HOLDOUT = 0, 1, 2
-# Of the files that keep images; another number and they are made anew.
-_FORMAT = 1
+# Seconds of decoding, from which on images in memory are kept on disk too.
+_LONG = 3.0
 
 
-class Dataset(NamedTuple):
-    """The images of a dataset at training size; those that do not decode are left out."""
-
-    names: Sequence[str]
-    # Of the source: the same for the same images, wherever they lie.
-    fingerprint: str
-    # Index -> uint8 (H, W, C), not yet cropped where crops are drawn.
-    at: Callable[[int], np.ndarray]
-    # uint8 (N, S, S, C) where all are kept and none is to be cropped.
-    array: np.ndarray | None
-    # Pixels.
-    image_size: int
-    crop_prob: float
-    # Empty where images are read at each use.
-    infos: Sequence[Info]
-    # Why an image was left out, by name.
-    errors: dict[str, str]
-    # Where, in words, and how many bytes.
-    kept: str
-
-    def take(self, indices: np.ndarray, seed: int, positions: np.ndarray) -> np.ndarray:
-        """A batch, uint8 (B, S, S, C). ``positions`` in the whole run decide the random crops."""
-        if self.array is not None:
-            return self.array[indices]
-        return np.stack(
-            [
-                crop(self.at(i), self.image_size, self.crop_prob, (seed, CROP, position))
-                for i, position in zip(indices, positions, strict=True)
-            ]
-        )
-
-    def centre(self, index: int) -> np.ndarray:
-        """uint8 (S, S, C): the middle of an image."""
-        array = self.at(index)
-        return resize(array, self.image_size, centre_box(*array.shape[:2]))
-
-
-def load_dataset(source: Source, data: ConfigDict) -> Dataset:
+def load_dataset(source: Source, data: ConfigDict, *, keep: bool = True) -> Dataset:
     """The source's images at training size, kept as ``data.cache`` says.
 
     ``auto`` keeps them in memory if they fit into half of what is free, else in a file if they fit
-    into half of the disk's, else not at all.
+    into the cache, else not at all. Without ``keep`` nothing is written.
 
     Raises:
       UserError: more than half of the images do not decode, or they cannot be kept on disk.
     """
-    # A resized image is rarely more than twice as long as it is wide.
-    longer = 2 if data.crop_prob > 0 else 1
-    needed = len(source.names) * longer * stored_side(data) ** 2 * len(PIL_MODES[data.mode])
+    side, ratio = stored_side(data), stored_ratio(data)
+    most = len(source.names) * side * int(side * ratio) * len(PIL_MODES[data.mode])
     cache = data.cache
     if cache == "auto":
-        rooms = {"memory": _free_memory, "disk": _free_disk}
-        cache = next((name for name, free in rooms.items() if needed < free() / 2), "none")
-    if cache == "none":
-        return _read_at_each_use(source, data)
+        fits = most < free_memory() / 2
+        cache = "memory" if fits else "disk" if most < kept.room() else "none"
     if cache == "memory":
-        file = io.BytesIO()
-        index = _decode_all(source, data, file)
-        pixels = np.frombuffer(file.getbuffer(), np.uint8)
-        return _assemble(source, data, index, pixels, "in memory")
-    try:
-        folder = _kept_on_disk(source, data)
-    except OSError as error:
-        if data.cache == "auto":
+        return _in_memory(source, data, most, keep=keep)
+    if cache == "disk":
+        try:
+            if folder := _on_disk(source, data, most, keep=keep):
+                pixels = np.memmap(folder / "pixels", np.uint8, "c")
+                known = read_known(folder)
+                return _assemble(source, data, known, pixels, folder)
+        except OSError as error:
+            if data.cache != "auto":
+                raise _cannot_keep(error) from None
             logging.warning("Images cannot be kept in %s: %s", cache_root(), error.strerror)
-            return _read_at_each_use(source, data)
-        raise UserError(
-            "data.cache",
-            data.cache,
-            f"images cannot be kept in {cache_root()} ({error.strerror})",
-            "name another place with XDG_CACHE_HOME, or use memory or none",
-        ) from None
-    index = json.loads((folder / "index.json").read_text())
-    pixels = np.memmap(folder / "pixels", np.uint8, "r")
-    return _assemble(source, data, index, pixels, f"in {folder}")
+    return _read_at_each_use(source, data, keep=keep)
 
 
-def _kept_on_disk(source: Source, data: ConfigDict) -> pathlib.Path:
-    """The directory of the cache with these images, made if it is missing.
+def _cannot_keep(error: OSError) -> UserError:
+    return UserError(
+        "data.cache",
+        "disk",
+        f"images cannot be kept in {cache_root()} ({error.strerror})",
+        "name another place with XDG_CACHE_HOME, or use memory or none",
+    )
+
+
+def _in_memory(source: Source, data: ConfigDict, most: int, *, keep: bool) -> Dataset:
+    """From the file in the cache if there is one; else decoded, and written there if that took."""
+    if folder := _whole_folder(source, data):
+        pixels = np.fromfile(folder / "pixels", np.uint8)
+        return _assemble(source, data, read_known(folder), pixels, folder)
+    began = time.monotonic()
+    # Only what is written to takes memory.
+    pixels = np.empty(most, np.uint8)
+    end = 0
+
+    def put(array: np.ndarray) -> None:
+        nonlocal end
+        pixels[end : end + array.size] = array.ravel()
+        end += array.size
+
+    known = decode_all(source, data, put)
+    dataset = _assemble(source, data, known, pixels[:end])
+    took = time.monotonic() - began
+    if keep and data.cache == "auto" and took > _LONG and end < kept.room():
+        try:
+            with locked(_lock_of(source, data)):
+                if not _whole_folder(source, data):
+                    _write(source, data, end, lambda file: file.write(pixels[:end]) and known)
+        except OSError as error:
+            logging.warning("Images cannot be kept in %s: %s", cache_root(), error.strerror)
+    return dataset
+
+
+def _on_disk(source: Source, data: ConfigDict, most: int, *, keep: bool) -> pathlib.Path | None:
+    """The folder in the cache with these images, made if it is missing; None if it may not be.
 
     Raises:
       OSError: it cannot be written.
       UserError: there is no place for a cache.
     """
-    folder = _cache_folder(source, data)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder.with_suffix(".lock")):
+    folder = _whole_folder(source, data)
+    if folder or not keep:
+        return folder
+    with locked(_lock_of(source, data)):
+        folder = _whole_folder(source, data)
+        if not folder:
+            _write(source, data, most, lambda file: decode_all(source, data, file.write))
+    return _folder(source, data)
+
+
+def _whole_folder(source: Source, data: ConfigDict) -> pathlib.Path | None:
+    """The folder in the cache with these images, if it is there and has its size."""
+    try:
+        folder = _folder(source, data)
         if not folder.exists():
-            remove_parts(folder.parent, f"{folder.name}*.part")
-            with replacing(folder) as part:
-                part.mkdir()
-                with (part / "pixels").open("wb") as file:
-                    index = _decode_all(source, data, file)
-                (part / "index.json").write_text(json.dumps(index))
-    return folder
+            return None
+    except (OSError, UserError):
+        return None
+    try:
+        infos = read_known(folder).infos
+        whole = (folder / "pixels").stat().st_size == int(ends_of(infos, data)[-1:].sum())
+    # A damaged file fails in every way.
+    except Exception:
+        whole = False
+    if whole:
+        kept.used(folder)
+        return folder
+    logging.warning("What the cache has in %s is damaged; it is made anew", folder)
+    return None
 
 
-def _decode_all(source: Source, data: ConfigDict, file: IO[bytes]) -> dict:
-    """Appends every good image to ``file``; returns what is known of them, in terms of JSON."""
-    from tqdm import tqdm
+def _lock_of(source: Source, data: ConfigDict) -> pathlib.Path:
+    folder = _folder(source, data)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder.with_suffix(".lock")
 
-    infos: dict[int, Info] = {}
-    errors: dict[int, str] = {}
-    nothing = np.empty((0, 0, 0), np.uint8)
 
-    def one(index: int) -> np.ndarray:
-        try:
-            infos[index], array = read_image(source, index, data)
-            return array
-        except ValueError as error:
-            errors[index] = str(error)
-            return nothing
-
-    count = len(source.names)
-    arrays = parallel_map(one, range(count), data.num_threads)
-    shapes = []
-    for array in tqdm(arrays, "Reading images", count, disable=None, leave=False):
-        if array.size:
-            file.write(array.data)
-            shapes.append(array.shape)
-    return {
-        "shapes": shapes,
-        "infos": [infos[index] for index in sorted(infos)],
-        "errors": [[index, errors[index]] for index in sorted(errors)],
-    }
+def _write(source: Source, data: ConfigDict, size: int, fill: Callable) -> None:
+    """Makes the folder in the cache; ``fill`` writes the pixels and says what is known of them."""
+    folder = _folder(source, data)
+    remove_parts(folder.parent, f"{folder.name}*.part")
+    remove(folder)
+    kept.make_room(size)
+    with replacing(folder) as part:
+        part.mkdir()
+        with (part / "pixels").open("wb") as file:
+            known = fill(file)
+        with (part / INDEX).open("wb") as file:
+            np.savez(file, **pack(known))
+        where = data.path or data.name or data.source
+        about = f"{len(known.numbers):,} images of {where}, {data.image_size} px, {data.mode}"
+        (part / kept.ABOUT).write_text(about, errors="replace")
 
 
 def _assemble(
-    source: Source, data: ConfigDict, index: dict, pixels: np.ndarray, where: str
+    source: Source,
+    data: ConfigDict,
+    known: Known,
+    pixels: np.ndarray,
+    folder: pathlib.Path | None = None,
 ) -> Dataset:
-    """The dataset of what ``_decode_all`` wrote; names what was left out."""
-    errors = {source.names[number]: reason for number, reason in index["errors"]}
+    """The dataset of these pixels; those from a ``folder`` are checked at their first use."""
+    where = f"in {folder}" if isinstance(pixels, np.memmap) else "in memory"
+    infos, ends = known.infos, ends_of(known.infos, data)
+    channels = len(PIL_MODES[data.mode])
+    trusted = np.full(len(infos), folder is None)
+
+    def at(index: int) -> np.ndarray:
+        shape = int(infos["rows"][index]), int(infos["columns"][index]), channels
+        last = int(ends[index])
+        here = pixels[last - math.prod(shape) : last].reshape(shape)
+        if not trusted[index]:
+            if digest_pixels(here) != infos["digest"][index].tobytes():
+                name = source.names[known.numbers[index]]
+                logging.warning("The cache's copy of %s is damaged; it is made anew", name)
+                here[:] = _read_again(source, int(known.numbers[index]), data)
+                _mend(folder / "pixels", last - math.prod(shape), here)
+            trusted[index] = True
+        return here
+
+    square = pixels.reshape(-1, *(data.image_size,) * 2, channels) if not data.crop_prob else None
+
+    def gather(indices: np.ndarray) -> np.ndarray:
+        for index in indices[~trusted[indices]]:
+            at(index)
+        return square[indices]
+
+    size = f"{where}, {pixels.size / 2**20:,.1f} MiB"
+    return _dataset(
+        source, data, known, at=at, gather=None if square is None else gather, where=size
+    )
+
+
+def _dataset(
+    source: Source,
+    data: ConfigDict,
+    known: Known,
+    *,
+    at: Callable[[int], np.ndarray],
+    gather: Callable[[np.ndarray], np.ndarray] | None,
+    where: str,
+) -> Dataset:
+    """Names what was left out."""
+    errors = {source.names[number]: reason for number, reason in known.errors.items()}
     if 2 * len(errors) > len(source.names):
         name, reason = next(iter(errors.items()))
         raise UserError(
@@ -178,77 +216,66 @@ def _assemble(
         )
     for name, reason in list(errors.items())[:20]:
         logging.warning("Left out: %s (%s)", name, reason)
-    shapes = index["shapes"]
-    ends = np.cumsum([math.prod(shape) for shape in shapes])
-
-    def at(number: int) -> np.ndarray:
-        shape = shapes[number]
-        return pixels[ends[number] - math.prod(shape) : ends[number]].reshape(shape)
-
     return Dataset(
-        names=[name for name in source.names if name not in errors],
+        names=[source.names[number] for number in known.numbers] if errors else source.names,
         fingerprint=source.fingerprint,
+        contents=source.digests[known.numbers],
+        infos=known.infos,
         at=at,
-        array=pixels.reshape(-1, *shapes[0]) if data.crop_prob == 0 else None,
+        gather=gather,
+        in_memory=where.startswith("in memory"),
         image_size=data.image_size,
         crop_prob=data.crop_prob,
-        infos=[Info(*info) for info in index["infos"]],
         errors=errors,
-        kept=f"{where}, {pixels.size / 2**20:,.1f} MiB",
+        skipped=source.skipped,
+        kept=where,
     )
 
 
-def _read_at_each_use(source: Source, data: ConfigDict) -> Dataset:
-    """An image that does not decode is replaced by the next that does."""
-    errors: dict[str, str] = {}
+def _mend(path: pathlib.Path, first: int, array: np.ndarray) -> None:
+    """Writes an image into the cache's file, if it may."""
+    with contextlib.suppress(OSError), path.open("r+b") as file:
+        file.seek(first)
+        file.write(array.tobytes())
+
+
+def _read_at_each_use(source: Source, data: ConfigDict, *, keep: bool) -> Dataset:
+    """Which images decode is found out once, and remembered."""
+    key = key_of(source, data)
+    folder = _whole_folder(source, data)
+    table = None if folder else remembered.recall("known", key)
+    if folder:
+        known = read_known(folder)
+    elif table:
+        known = unpack(table)
+    else:
+        known = decode_all(source, data, lambda array: None)
+        if keep:
+            remembered.keep(pack(known), "known", key)
 
     def at(index: int) -> np.ndarray:
-        count = len(source.names)
-        for number in (np.arange(count) + index) % count:
-            try:
-                return read_image(source, number, data)[1]
-            except ValueError as error:
-                name = source.names[number]
-                if name not in errors:
-                    logging.warning("Left out: %s (%s)", name, error)
-                errors[name] = str(error)
-        raise UserError(
-            "data.path", data.path, "no image decodes", f"the last is {name} ({errors[name]})"
-        )
+        return _read_again(source, int(known.numbers[index]), data)
 
-    return Dataset(
-        names=source.names,
-        fingerprint=source.fingerprint,
-        at=at,
-        array=None,
-        image_size=data.image_size,
-        crop_prob=data.crop_prob,
-        infos=(),
-        errors=errors,
-        kept="nowhere: read at each use",
-    )
+    where = "nowhere: read at each use"
+    return _dataset(source, data, known, at=at, gather=None, where=where)
 
 
-def _cache_folder(source: Source, data: ConfigDict) -> pathlib.Path:
-    """Named by all that its pixels depend on."""
-    parts = (_FORMAT, Image.__version__, source.fingerprint, data.mode, data.image_size)
-    key = hashlib.sha256(repr((*parts, data.crop_prob > 0)).encode()).hexdigest()[:16]
-    return cache_root() / key
+def _read_again(source: Source, number: int, data: ConfigDict) -> np.ndarray:
+    """An image that has been decoded before.
 
-
-def _free_disk() -> int:
-    """Bytes that can be written where images are kept; 0 where they cannot be."""
+    Raises:
+      UserError: it does not decode any more.
+    """
     try:
-        root = cache_root()
-        while not root.exists():
-            root = root.parent
-    except (OSError, UserError):
-        return 0
-    return shutil.disk_usage(root).free if os.access(root, os.W_OK | os.X_OK) else 0
+        return read_image(source, number, data)[1]
+    except ValueError as error:
+        raise UserError(
+            "data.path",
+            source.names[number],
+            f"does not decode any more ({error})",
+            "start again, and it is left out",
+        ) from None
 
 
-def _free_memory() -> int:
-    """Bytes of memory that can be had now."""
-    import psutil
-
-    return psutil.virtual_memory().available
+def _folder(source: Source, data: ConfigDict) -> pathlib.Path:
+    return cache_root() / key_of(source, data)

@@ -1,23 +1,32 @@
 """Images of any kind brought to training size: decoded, turned upright, cropped, resized."""
 
+import contextlib
+import functools
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, ImageOps
 
+from lwgan.data.limits import Budget, free_memory
 from lwgan.data.source import Source
+from lwgan.data.values import Profile, profile_of, to_8_bits, to_srgb
+from lwgan.errors import UserError
 
 PIL_MODES = {"rgb": "RGB", "rgba": "RGBA", "grey": "L"}
 
 # A larger image is refused: it would fill the memory.
 MAX_PIXELS = 500_000_000
+# Bytes for each pixel while an image is decoded, with copies; about.
+_BYTES_A_PIXEL = 8
+# Of all images in flight; a larger one goes alone.
+_IN_FLIGHT = 2**30
 
-# Pillow's own limit is lower.
-Image.MAX_IMAGE_PIXELS = None
+# The longer side of a kept image by its shorter side: from 2.04 on, no random crop fits.
+MOST_LONG = 2.1
 
 BACKGROUNDS = {"white": 255, "black": 0}
 
@@ -37,10 +46,16 @@ class Info(NamedTuple):
     alpha: bool
     # Without colour.
     grey: bool
+    # A value of ``values.Profile``.
+    profile: int
+    # Deeper than 8 bits, and uses less than a tenth of its range.
+    faint: bool
+    # Floats, some beyond 0 … 1.
+    clipped: bool
     # Perceptual, 64 bits: near duplicates differ in few of them.
     hash: int
     # Of the pixels at training size: duplicates have the same.
-    digest: str
+    digest: bytes
 
 
 # Left, top, right, bottom.
@@ -52,72 +67,139 @@ def stored_side(data: ConfigDict) -> int:
     return math.ceil(math.sqrt(2) * data.image_size) if data.crop_prob > 0 else data.image_size
 
 
+def stored_ratio(data: ConfigDict) -> float:
+    """Of the longer side of a kept image to its shorter one, at most."""
+    return MOST_LONG if data.crop_prob > 0 else 1.0
+
+
+@functools.cache
+def _budget() -> Budget:
+    return Budget(min(_IN_FLIGHT, free_memory() // 4))
+
+
+def require_size(image: Image.Image) -> None:
+    """Refuses an opened image that would fill the memory.
+
+    Raises:
+      ValueError: it has more than ``MAX_PIXELS``.
+    """
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width}×{height} px are more than {MAX_PIXELS // 10**6} megapixels")
+
+
+@contextlib.contextmanager
+def in_flight(image: Image.Image) -> Iterator[None]:
+    """Waits while this opened image and others that are being decoded take too much memory."""
+    with _budget().of(_BYTES_A_PIXEL * math.prod(image.size)):
+        yield
+
+
 def read_image(source: Source, index: int, data: ConfigDict) -> tuple[Info, np.ndarray]:
     """An image as it is kept, uint8 (H, W, C), and what is known of it.
 
+    Waits while other images in flight take too much memory.
+
     Raises:
       ValueError: it does not decode, or is too large to; the message says why.
+      UserError: there is not enough memory.
     """
     try:
-        with source.read(index) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(
-                    f"{width}×{height} px are more than {MAX_PIXELS // 10**6} megapixels"
-                )
-            side = stored_side(data)
+        with source.read(index) as opened:
+            require_size(opened)
+            width, height = opened.size
+            side, format_ = stored_side(data), opened.format or ""
+            plain = opened.mode in ("1", "L", "LA", "F") or opened.mode.startswith("I")
             # JPEG: decode no larger than is of use.
-            image.draft(None, (2 * side, 2 * side))
-            image.load()
-            format_ = image.format or ""
-            if image.getexif().get(_ORIENTATION, 1) >= 5:
-                width, height = height, width
-            plain = image.mode in ("1", "L", "LA", "I", "I;16", "F")
-            alpha = image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255
-            array = prepare(image, side, data.mode)
+            opened.draft(None, (2 * side, 2 * side))
+            with in_flight(opened):
+                opened.load()
+                if opened.getexif().get(_ORIENTATION, 1) >= 5:
+                    width, height = height, width
+                image, faint, clipped = to_8_bits(opened)
+                alpha = (
+                    image.has_transparency_data
+                    and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+                )
+                profile = profile_of(image)
+                array = prepare(image, side, data.mode, stored_ratio(data))
+    except MemoryError:
+        raise UserError(
+            "data.path", source.names[index], "there is not enough memory to decode it", "free some"
+        ) from None
     # Pillow raises many kinds.
     except Exception as error:
         raise ValueError(str(error) or type(error).__name__) from error
-    if data.crop_prob == 0:
-        array = resize(array, side, centre_box(*array.shape[:2]))
     tiny = resize(array, 32, (0, 0, array.shape[1], array.shape[0]))[..., :3].astype(np.int16)
     grey = plain or (data.mode != "grey" and bool((np.ptp(tiny, -1) <= 4).all()))
-    digest = hashlib.blake2b(np.ascontiguousarray(array), digest_size=16).hexdigest()
-    return Info(format_, width, height, alpha, grey, perceptual_hash(tiny), digest), array
+    digest = digest_pixels(array)
+    known = (format_, width, height, alpha, grey, int(profile), faint, clipped)
+    return Info(*known, perceptual_hash(tiny), digest), array
 
 
-def prepare(image: Image.Image, side: int, mode: str) -> np.ndarray:
+def digest_pixels(array: np.ndarray) -> bytes:
+    """16 bytes that tell pixels apart."""
+    return hashlib.blake2b(np.ascontiguousarray(array), digest_size=16).digest()
+
+
+def prepare(image: Image.Image, side: int, mode: str, ratio: float = math.inf) -> np.ndarray:
     """An image of any kind: uint8 (H, W, C), its shorter side ``side`` pixels.
 
-    Resizing is bilinear with antialiasing, as in lightweight-gan. Turns it upright by its EXIF tag,
-    takes the first frame, reduces 16 bits to 8, and lays transparent images over white unless
-    ``mode`` is rgba, where fully transparent pixels become black.
+    Its middle, where the longer side is more than ``ratio`` times the shorter one. Resizing is
+    bilinear with antialiasing, as in lightweight-gan. Turns it upright by its EXIF tag, takes the
+    first frame, brings values to 8 bits and colours to sRGB, and lays transparent images over white
+    unless ``mode`` is rgba, where fully transparent pixels become black.
     """
-    image = upright(image)
+    image = upright(to_8_bits(image).image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if mode != "rgba":
             white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-            image = Image.alpha_composite(white, image)
-    if image.mode != PIL_MODES[mode]:
+            white.alpha_composite(image)
+            white.info = image.info
+            image = white
+    convert = profile_of(image) is Profile.CONVERTED
+    if convert and image.mode not in ("RGB", "RGBA", "CMYK", "L"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    elif not convert and image.mode != PIL_MODES[mode]:
         image = image.convert(PIL_MODES[mode])
-    scale = side / min(image.size)
-    size = tuple(max(side, round(length * scale)) for length in image.size)
+    size, box = _kept_part(image.size, side, ratio)
     # A quick average first, to no less than twice the size, as JPEG's decoder takes it too.
-    array = np.asarray(image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
+    small = image.resize(size, Image.Resampling.BILINEAR, box, reducing_gap=2.0)
+    if convert:
+        # Few pixels are left to convert.
+        small.info = image.info
+        small = to_srgb(small).convert(PIL_MODES[mode])
+    array = np.asarray(small)
     if mode == "rgba":
         # What lies under alpha 0 is arbitrary.
         array = array * (array[..., 3:] > 0)
     return array if array.ndim == 3 else array[..., None]
 
 
+def _kept_part(
+    whole: tuple[int, int], side: int, ratio: float
+) -> tuple[tuple[int, int], tuple[float, float, float, float]]:
+    """The size to which an image (width, height) is resized, and the box of it that is kept."""
+    scale = side / min(whole)
+    resized = [max(side, round(length * scale)) for length in whole]
+    size = tuple(int(min(length, side * ratio)) for length in resized)
+    first = [
+        round((length - kept) / 2) * own / length
+        for length, kept, own in zip(resized, size, whole, strict=True)
+    ]
+    last = [
+        min(start + kept * own / length, own)
+        for start, length, kept, own in zip(first, resized, size, whole, strict=True)
+    ]
+    return size, (*first, *last)
+
+
 def upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF tag says, with 8 bits instead of 16."""
+    """Turned as its EXIF tag says."""
     # An upright image would only be copied.
     if image.getexif().get(_ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+        return ImageOps.exif_transpose(image)
     return image
 
 

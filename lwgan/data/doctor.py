@@ -1,39 +1,37 @@
 """What a dataset is like, before anything is trained with it."""
 
-import collections
 from collections.abc import Iterator
 
 import numpy as np
 
-from lwgan.data.cache import Dataset
+from lwgan.data.dataset import Dataset
+from lwgan.data.duplicates import find_pairs
+from lwgan.data.folder import not_looked_at
+from lwgan.data.values import Profile
 
-
-def near_duplicates(dataset: Dataset, most_bits: int = 3) -> Iterator[tuple[int, int]]:
-    """Pairs of images that look alike: perceptual hashes that differ in at most ``most_bits``."""
-    hashes = np.array([info.hash for info in dataset.infos], np.uint64)
-    for first in range(len(hashes)):
-        differ = np.bitwise_count(hashes[first + 1 :] ^ hashes[first])
-        for offset in np.flatnonzero(differ <= most_bits):
-            yield first, first + 1 + int(offset)
+# Longer than so many times its width, or the other way round.
+_EXTREME = 3
 
 
 def summary(dataset: Dataset) -> str:
     """What a dataset is like, in a few lines: the data doctor."""
     good, bad = len(dataset.names), len(dataset.errors)
     lines = [f"{good} images" + (f"; {bad} of {good + bad} files left out" if bad else "")]
-    if dataset.infos:
-        lines += [*_shapes(dataset), _duplicates(dataset)]
+    if dataset.skipped:
+        lines.append(not_looked_at(dataset.skipped))
+    lines += [*_shapes(dataset), *_values(dataset), _duplicates(dataset)]
     return "\n  ".join([*lines, f"kept {dataset.kept}"])
 
 
 def _shapes(dataset: Dataset) -> Iterator[str]:
     """Formats, sizes, and what the crop and the channels lose."""
     infos = dataset.infos
-    formats = collections.Counter(info.format or "drawn" for info in infos)
-    sides = np.array([(info.width, info.height) for info in infos])
-    shorter, longer = sides.min(1), sides.max(1)
+    names, counts = np.unique(infos["format"], return_counts=True)
+    formats = {name.decode() or "drawn": n for name, n in zip(names, counts, strict=True)}
+    widths, heights = (infos[side].astype(int) for side in ("width", "height"))
+    shorter, longer = np.minimum(widths, heights), np.maximum(widths, heights)
     small = int((shorter < dataset.image_size).sum())
-    ratios = sides[:, 0] / sides[:, 1]
+    ratios = widths / heights
     lost = float(np.mean(1 - shorter / longer))
     yield "formats: " + ", ".join(f"{name} {n}" for name, n in sorted(formats.items()))
     yield (
@@ -45,21 +43,36 @@ def _shapes(dataset: Dataset) -> Iterator[str]:
         f"median {np.median(ratios):.2f}; "
         f"the middle square cuts away {lost:.0%} of an image on average"
     )
-    alpha, grey = (np.mean([getattr(info, name) for info in infos]) for name in ("alpha", "grey"))
+    if (longer > _EXTREME * shorter).any():
+        yield _counted(dataset, longer > _EXTREME * shorter, "{} of them over 3:1 or below 1:3")
+    alpha, grey = (infos[name].mean() for name in ("alpha", "grey"))
     yield f"transparent in part: {alpha:.0%}; grey: {grey:.0%}"
+
+
+def _values(dataset: Dataset) -> Iterator[str]:
+    """Profiles, and values that may not mean what they are taken for."""
+    infos = dataset.infos
+    kinds = {
+        "{} with a colour profile, converted to sRGB": infos["profile"] == Profile.CONVERTED,
+        "{} with a colour profile that cannot be used": infos["profile"] == Profile.LEFT,
+        "{} of 12 bits or more use less than a tenth of their range": infos["faint"],
+        "{} of floats beyond 0 … 1, which are cut off": infos["clipped"],
+    }
+    for words, chosen in kinds.items():
+        if chosen.any():
+            yield _counted(dataset, chosen, words)
+
+
+def _counted(dataset: Dataset, chosen: np.ndarray, words: str) -> str:
+    first = dataset.names[int(np.flatnonzero(chosen)[0])]
+    return f"{words.format(int(chosen.sum()))}, such as {first}"
 
 
 def _duplicates(dataset: Dataset) -> str:
     """Exact duplicates, and pairs that look alike with three of them."""
-    digests = [info.digest for info in dataset.infos]
-    exact = len(digests) - len(set(digests))
-    near = [
-        (first, second)
-        for first, second in (near_duplicates(dataset) if len(digests) <= 50_000 else ())
-        if digests[first] != digests[second]
-    ]
-    line = f"duplicates: {exact} exact; {len(near)} pairs look alike"
-    if near:
-        shown = (f"{dataset.names[a]} and {dataset.names[b]}" for a, b in near[:3])
-        line += ": " + ", ".join(shown) + (", …" if len(near) > 3 else "")
+    found = find_pairs(dataset.infos["hash"], dataset.infos["digest"])
+    line = f"duplicates: {found.exact} exact; {found.near:,} pairs look alike"
+    if found.shown:
+        shown = (f"{dataset.names[a]} and {dataset.names[b]}" for a, b in found.shown)
+        line += ": " + ", ".join(shown) + (", …" if found.near > len(found.shown) else "")
     return line

@@ -1,43 +1,57 @@
-"""Folders, zip and tar archives of images."""
+"""Folders of images, and which kind of place a path is."""
 
+import concurrent.futures
 import hashlib
-import io
 import os
 import pathlib
-import shutil
-import tarfile
-import tempfile
-import weakref
+import stat
+import time
 import zipfile
-from collections.abc import Iterator
-from typing import IO
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
+import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from lwgan.data.source import Extent, Source, add_to_digest, bytes_at
+from lwgan.data import remembered
+from lwgan.data.archives import open_tar, open_zip, packed_tar
+from lwgan.data.earlier import add_ends, earlier_source
+from lwgan.data.formats import is_hidden, is_image_file, is_image_name, open_image_file, suffix_of
+from lwgan.data.formats import what_to_do as how
+from lwgan.data.source import Extent, Source, digest_of, fingerprint_of
 from lwgan.errors import UserError
+from lwgan.runs.bars import counted
 from lwgan.runs.files import local_path
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
 _HINT = (
     "name a folder, zip or tar of images with --config.data.path=… "
     "(the head of the config file says where to get a known set)"
 )
+# What is no archive for us, by its first bytes.
+_OTHERS = {b"7z\xbc\xaf": "7z", b"Rar!": "rar", b"\x28\xb5\x2f\xfd": "zstd"}
+
+# Of a file whose content could not be read.
+_UNREAD = bytes(16)
+# Files at once: on a network drive it is waiting that costs.
+_READERS = 16
+# A file that was changed so short ago may change again without another time.
+_FRESH_NS = 2 * 10**9
 
 
-def open_folder(data: ConfigDict) -> Source:
+def open_folder(data: ConfigDict, *, keep: bool = True) -> Source:
     """The images in the folder, zip or tar ``data.path``, as ``open_path`` finds them.
 
     Raises:
       UserError: no such path, no image in it, or it cannot be read.
     """
-    return open_path(data.path, "data.path", _HINT)
+    return open_path(data.path, "data.path", _HINT, keep=keep)
 
 
-def open_path(name: str, what: str, hint: str) -> Source:
+def open_path(name: str, what: str, hint: str, *, keep: bool = True) -> Source:
     """The images in a folder, zip or tar, by relative path; hidden ones are left out.
+
+    Every file is read once; with ``keep``, digests are remembered in the user's cache.
 
     Raises:
       UserError: no such path, no image in it, or it cannot be read; it names ``what`` and gives
@@ -47,14 +61,7 @@ def open_path(name: str, what: str, hint: str) -> Source:
     if not name or not path.exists():
         raise UserError(what, name, "there is no such folder or file", hint)
     try:
-        if path.is_dir():
-            source = _open_directory(path)
-        elif zipfile.is_zipfile(path):
-            source = _open_zip(path)
-        elif tarfile.is_tarfile(path):
-            source = _open_tar(path)
-        else:
-            raise UserError(what, name, "is neither folder, zip nor tar", hint)
+        source = _open(path, what, hint, keep=keep)
     except OSError as error:
         raise UserError(
             what,
@@ -63,88 +70,163 @@ def open_path(name: str, what: str, hint: str) -> Source:
             "mend it, or take it away",
         ) from None
     if not source.names:
-        raise UserError(what, name, f"no {', '.join(SUFFIXES)} image below it", hint)
+        left = f" ({not_looked_at(source.skipped)})" if source.skipped else ""
+        raise UserError(what, name, f"no image below it{left}", hint)
     return source
+
+
+def not_looked_at(skipped: Mapping[str, int]) -> str:
+    """Which files were not looked at, in words."""
+    most = Counter(skipped).most_common()
+    shown = [f"{n} {suffix or 'without a suffix'}{how(suffix)}" for suffix, n in most[:6]]
+    return "not looked at: " + ", ".join(shown) + (", …" if len(most) > 6 else "")
 
 
 def open_image(path: pathlib.Path) -> Source:
     """One file as a source."""
-    return Source([path.name], "", lambda index: Image.open(path))
+    read = lambda index: open_image_file(path.open("rb"), path.name)  # noqa: E731
+    source = Source([path.name], np.zeros((1, 16), np.uint8), "", read, {}, lambda: source)
+    return source
 
 
-def _open_directory(root: pathlib.Path) -> Source:
-    names = sorted(filter(_is_image, _files_below(root)))
-    digest = hashlib.sha256()
-    for name in names:
+def _open(path: pathlib.Path, what: str, hint: str, *, keep: bool) -> Source:
+    if path.is_dir():
+        return _open_directory(path, keep=keep)
+    if not path.is_file():
+        raise UserError(what, str(path), "is neither folder nor file", hint)
+    with path.open("rb") as file:
+        start = file.read(512)
+    if start.startswith(b"PK") or zipfile.is_zipfile(path):
+        return open_zip(path, what, keep=keep)
+    if packed_tar(start):
+        return open_tar(path, what, keep=keep)
+    kind = next((kind for first, kind in _OTHERS.items() if start.startswith(first)), None)
+    if kind:
+        raise UserError(what, str(path), f"is packed with {kind}", "unpack it, name the folder")
+    raise UserError(what, str(path), "is neither folder, zip nor tar, or damaged", hint)
+
+
+def _open_directory(root: pathlib.Path, *, keep: bool) -> Source:
+    names, sizes, times = _list_files(root)
+    digests, are_images = _contents(root, names, sizes, times, keep=keep)
+    rows = np.flatnonzero(are_images)
+    skipped = Counter(suffix_of(names[row]) for row in np.flatnonzero(~are_images))
+    names = [names[row] for row in rows]
+
+    def read(index: int) -> Image.Image:
+        return open_image_file((root / names[index]).open("rb"), names[index])
+
+    def mark(digest: "hashlib._Hash", row: int) -> None:
+        name = names[row]
         try:
             with (root / name).open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                add_to_digest(digest, name, Extent(0, size), file.fileno())
-        # It will be left out as every image that does not decode.
+                add_ends(digest, name, Extent(0, size), file.fileno())
         except OSError:
             digest.update(os.fsencode(name))
-    return Source(names, digest.hexdigest(), lambda index: Image.open(root / names[index]))
+
+    digests = digests[rows]
+    fingerprint = fingerprint_of(digests)
+    source = Source(names, digests, fingerprint, read, skipped, lambda: source)
+    source = source._replace(earlier=lambda: earlier_source(source, range(len(names)), mark))
+    return source
 
 
-def _files_below(root: pathlib.Path) -> Iterator[str]:
-    """Relative paths with ``/``; links are followed, each folder once."""
-    seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        entry = os.stat(folder)
-        if (entry.st_dev, entry.st_ino) in seen:
+def _list_files(root: pathlib.Path) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Every file below a folder that is not hidden: names, sizes, times of change, by name.
+
+    Links are followed, each folder once. What cannot be asked has the size and time -1. Pipes and
+    devices are left alone.
+    """
+    found = sorted(_walk(os.fspath(root)))
+    names = [name for name, _, _ in found]
+    sizes, times = (np.array([entry[k] for entry in found], np.int64) for k in (1, 2))
+    return names, sizes, times
+
+
+def _walk(root: str) -> Iterator[tuple[str, int, int]]:
+    seen, folders = set(), [""]
+    while folders:
+        prefix = folders.pop()
+        here = os.stat(os.path.join(root, prefix))
+        if (here.st_dev, here.st_ino) in seen:
             # A link back up.
-            folders.clear()
             continue
-        seen.add((entry.st_dev, entry.st_ino))
-        folders.sort()
-        for name in names:
-            yield pathlib.Path(folder, name).relative_to(root).as_posix()
+        seen.add((here.st_dev, here.st_ino))
+        with os.scandir(os.path.join(root, prefix)) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
+                name = prefix + entry.name
+                if is_hidden(name):
+                    continue
+                try:
+                    status = entry.stat()
+                except OSError:
+                    yield name, -1, -1
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    folders.append(f"{name}/")
+                elif stat.S_ISREG(status.st_mode):
+                    # The second also tells a change that set the first back.
+                    yield name, status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _is_image(name: str) -> bool:
-    """By its name; what is hidden, or macOS's note beside an image, is none."""
-    parts = name.split("/")
-    hidden = any(part.startswith(".") for part in parts) or parts[0] == "__MACOSX"
-    return name.lower().endswith(SUFFIXES) and not hidden
+def _contents(
+    root: pathlib.Path, names: list[str], sizes: np.ndarray, times: np.ndarray, *, keep: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Digests of files, uint8 (N, 16), and which are images, bool (N,)."""
+    place = os.path.realpath(root)
+    packed = remembered.pack(names)
+    table = remembered.recall("files", place)
+    digests, are_images = np.zeros((len(names), 16), np.uint8), np.zeros(len(names), bool)
+    known = np.zeros(len(names), bool)
+    if table:
+        rows, old = _same_names(names, packed, table)
+        same = (sizes[rows] == table["sizes"][old]) & (times[rows] == table["times"][old])
+        same &= times[rows] >= 0
+        rows, old = rows[same], old[same]
+        digests[rows], are_images[rows], known[rows] = (
+            table["digests"][old],
+            table["are"][old],
+            True,
+        )
+    # What another version or an installed package could open since.
+    known &= are_images | ~np.fromiter(map(is_image_name, names), bool, len(names))
+    todo = np.flatnonzero(~known)
+    began = time.time_ns()
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+        looks = pool.map(lambda row: _look(root, names[row]), todo)
+        for row, (digest, is_image) in zip(
+            todo, counted(looks, "Looking at files", len(todo), "files"), strict=True
+        ):
+            digests[row], are_images[row] = np.frombuffer(digest, np.uint8), is_image
+    if keep and len(todo):
+        old_enough = np.where(times < began - _FRESH_NS, times, -1)
+        columns = dict(names=packed, sizes=sizes, times=old_enough, digests=digests, are=are_images)
+        remembered.keep(columns, "files", place)
+    return digests, are_images
 
 
-def _open_zip(path: pathlib.Path) -> Source:
-    # Its own lock lets threads read at once.
-    archive = zipfile.ZipFile(path)
-    members = {member.filename: member for member in archive.infolist()}
-    names = sorted(filter(_is_image, members))
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(f"{name}\0{members[name].file_size}\0{members[name].CRC}\0".encode())
-
-    def read(index: int) -> Image.Image:
-        return Image.open(io.BytesIO(archive.read(names[index])))
-
-    return Source(names, digest.hexdigest(), read)
+def _same_names(
+    names: list[str], packed: np.ndarray, table: remembered.Table
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of files that a table has too, and their rows there."""
+    if np.array_equal(packed, table["names"]):
+        rows = np.arange(len(names))
+        return rows, rows
+    there = {name: row for row, name in enumerate(remembered.unpack(table["names"]))}
+    pairs = [(row, there[name]) for row, name in enumerate(names) if name in there]
+    return tuple(np.array(pairs, np.int64).reshape(-1, 2).T)
 
 
-def _open_tar(path: pathlib.Path) -> Source:
-    """Images by their place in the file; a compressed one is first unpacked to a temporary file."""
-    with tarfile.open(path) as archive:
-        extents = {
-            os.path.normpath(member.name): Extent(member.offset_data, member.size)
-            for member in archive
-            if member.isfile()
-        }
-        if isinstance(archive.fileobj, io.BufferedReader):
-            file: IO[bytes] = path.open("rb")
-        else:
-            file = tempfile.TemporaryFile()
-            archive.fileobj.seek(0)
-            shutil.copyfileobj(archive.fileobj, file)
-            file.flush()
-    names = sorted(filter(_is_image, extents))
-    digest = hashlib.sha256()
-    for name in names:
-        add_to_digest(digest, name, extents[name], file.fileno())
-
-    def read(index: int) -> Image.Image:
-        return Image.open(io.BytesIO(bytes_at(file.fileno(), extents[names[index]])))
-
-    weakref.finalize(read, file.close)
-    return Source(names, digest.hexdigest(), read)
+def _look(root: pathlib.Path, name: str) -> tuple[bytes, bool]:
+    """A file's digest, and whether it is an image; one that cannot be read goes by its name."""
+    named = is_image_name(name)
+    try:
+        with (root / name).open("rb") as file:
+            if not named and not is_image_file(file, name):
+                return _UNREAD, False
+        # An image of Pillow's closes its file.
+        with (root / name).open("rb") as file:
+            return digest_of(*iter(lambda: file.read(2**20), b"")), True
+    except OSError:
+        return _UNREAD, named

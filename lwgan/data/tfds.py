@@ -6,20 +6,24 @@ import hashlib
 import io
 import os
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
-from lwgan.data.source import Extent, Source, bytes_at
+from lwgan.data import remembered
+from lwgan.data.formats import open_image_file
+from lwgan.data.source import Extent, Source, digest_of, fingerprint_of
 from lwgan.errors import UserError
+from lwgan.runs.bars import counted
 from lwgan.runs.files import local_path
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 
-def open_tfds(data: ConfigDict) -> Source:
+def open_tfds(data: ConfigDict, *, keep: bool = True) -> Source:
     """A dataset of TensorFlow Datasets by ``data.name`` and ``data.split``; labels are ignored.
 
     Downloaded and prepared first where it is not yet. Its TFRecord files are read by position, for
@@ -42,19 +46,49 @@ def open_tfds(data: ConfigDict) -> Source:
         for part in split.file_instructions
         for extent in _records(part.filename)[part.skip :][: part.take if part.take >= 0 else None]
     ]
-    digest = hashlib.sha256(f"{builder.info.full_name} {data.split}".encode())
-    digest.update(repr([extent.size for _, extent in records]).encode())
+    before = hashlib.sha256(f"{builder.info.full_name} {data.split}".encode())
+    before.update(repr([extent.size for _, extent in records]).encode())
 
-    def read(index: int) -> Image.Image:
+    def content(index: int) -> bytes:
         import tensorflow as tf
 
         name, extent = records[index]
         with open(name, "rb") as file:
-            example = tf.train.Example.FromString(bytes_at(file.fileno(), extent))
-        return Image.open(io.BytesIO(example.features.feature[image_key].bytes_list.value[0]))
+            example = tf.train.Example.FromString(
+                os.pread(file.fileno(), extent.size, extent.first)
+            )
+        return example.features.feature[image_key].bytes_list.value[0]
 
     names = [f"{data.name}, image {number} of {data.split}" for number in range(len(records))]
-    return Source(names, digest.hexdigest(), read)
+    digests = _digests(records, content, keep=keep)
+    source = Source(
+        names,
+        digests,
+        fingerprint_of(digests),
+        lambda index: open_image_file(io.BytesIO(content(index)), ""),
+        {},
+        lambda: source._replace(fingerprint=before.hexdigest()),
+    )
+    return source
+
+
+def _digests(
+    records: list[tuple[str, Extent]], content: Callable[[int], bytes], *, keep: bool
+) -> np.ndarray:
+    """Of each image, uint8 (N, 16); remembered as long as its files do not change."""
+    files = sorted({name for name, _ in records})
+    statuses = [os.stat(name) for name in files]
+    key = files, [(status.st_size, status.st_mtime_ns) for status in statuses]
+    where = hashlib.sha256(repr([(name, *extent) for name, extent in records]).encode()).hexdigest()
+    table = remembered.recall("records", key, where)
+    if table and len(table["digests"]) == len(records):
+        return table["digests"]
+    digests = np.zeros((len(records), 16), np.uint8)
+    for row in counted(range(len(records)), "Looking at records", len(records)):
+        digests[row] = np.frombuffer(digest_of(content(row)), np.uint8)
+    if keep:
+        remembered.keep({"digests": digests}, "records", key, where)
+    return digests
 
 
 def _find_builder(data: ConfigDict) -> "tfds.core.DatasetBuilder":

@@ -1,20 +1,29 @@
 """A function over many numbers, in order, on tf.data's threads."""
 
-import os
+import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from absl import logging
 
+from lwgan.data.limits import num_cores
 from lwgan.errors import UserError
 
 
 def parallel_map(
-    function: Callable[[int], np.ndarray], numbers: range, num_threads: int
+    function: Callable[[int], np.ndarray],
+    numbers: range,
+    num_threads: int,
+    kind: type[np.generic] = np.uint8,
 ) -> Iterator[np.ndarray]:
-    """``map`` in order on tf.data's threads, a little ahead; a ``UserError`` comes through."""
+    """``map`` in order on tf.data's threads, a little ahead; a ``UserError`` comes through.
+
+    Arrays are of the dtype ``kind``. Without a number of threads above 0 there is one for each
+    core that the process may use.
+    """
     import tensorflow as tf
 
-    tf.config.set_visible_devices([], "GPU")
+    _hide_gpus()
     errors = []
 
     def call(number: np.ndarray) -> np.ndarray:
@@ -25,8 +34,8 @@ def parallel_map(
             raise
 
     dataset = tf.data.Dataset.range(numbers.start, numbers.stop).map(
-        lambda number: tf.numpy_function(call, [number], tf.uint8),
-        num_parallel_calls=num_threads if num_threads > 0 else os.cpu_count(),
+        lambda number: tf.numpy_function(call, [number], kind),
+        num_parallel_calls=num_threads if num_threads > 0 else num_cores(),
         deterministic=True,
     )
     # The thread that tunes sleeps for up to a minute, and the end of the iterator waits for it.
@@ -39,3 +48,15 @@ def parallel_map(
         if errors:
             raise errors[0] from None
         raise
+
+
+@functools.cache
+def _hide_gpus() -> None:
+    """Leaves the memory of GPUs to JAX, for TensorFlow would take all of it."""
+    import tensorflow as tf
+
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError as error:
+        # A program that uses lwgan has used TensorFlow before.
+        logging.warning("TensorFlow keeps its GPU, and memory of it: %s", error)

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from lwgan.data.batches import split
-from lwgan.data.cache import Dataset
+from lwgan.data.dataset import Dataset
 from lwgan.data.decode import to_rgb
+from lwgan.data.holdout import split
 from lwgan.metrics.extraction import Extracted, batched, extract, extract_dataset
 from lwgan.metrics.figures import FEWEST, measure, require_enough
 from lwgan.metrics.neighbours import Memorisation, memorisation
@@ -25,7 +25,7 @@ MOST_SCORED = 512
 class Reals(NamedTuple):
     """Real images that samples are measured beside."""
 
-    # In the dataset: int64 (N,), in order.
+    # In the dataset: int64 (N,).
     indices: np.ndarray
     extracted: Extracted
 
@@ -126,7 +126,7 @@ def build_evaluator(config: ConfigDict, dataset: Dataset) -> Evaluator:
     Raises:
       UserError: the network's weights cannot be had, or there are too few images.
     """
-    parts = split(len(dataset.names), config.data.holdout, config.train.seed)
+    parts = split(dataset, config.data.holdout, config.train.seed)
     training, held_out = (part[select_reals(len(part), config.eval.num_images)] for part in parts)
     require_enough("data", len(training))
     way = config.eval
@@ -144,7 +144,7 @@ def build_evaluator(config: ConfigDict, dataset: Dataset) -> Evaluator:
 
 def way_of_settings(config: ConfigDict, dataset: Dataset) -> Record:
     """How a run's own settings measure: ``Evaluator.way`` but for the weights of the network."""
-    parts = split(len(dataset.names), config.data.holdout, config.train.seed)
+    parts = split(dataset, config.data.holdout, config.train.seed)
     num_reals, num_held_out = (min(len(part), config.eval.num_images) for part in parts)
     return {
         "generator": "ema",

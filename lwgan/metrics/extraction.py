@@ -12,16 +12,17 @@ from absl import logging
 from ml_collections import ConfigDict
 from PIL import __version__ as PILLOW
 
-from lwgan.data.cache import Dataset
+from lwgan.data.dataset import Dataset
 from lwgan.data.decode import to_rgb
 from lwgan.data.threads import parallel_map
 from lwgan.errors import UserError
 from lwgan.metrics.frechet import Moments, stream
 from lwgan.metrics.networks.features import Features
+from lwgan.runs.bars import counted
 from lwgan.runs.files import cache_root, replacing
 
 # Of the files that keep features; another number and they are made anew.
-_FORMAT = 1
+_FORMAT = 2
 # Features taken into the moments at once.
 _ROWS = 4096
 
@@ -52,14 +53,8 @@ def extract(
 
     A batch is uint8 (B, H, W, 3), or a list of images (H, W, 3).
     """
-    from tqdm import tqdm
-
-    parts = []
-    with tqdm(None, title, count, unit=" images", disable=None, leave=False) as bar:
-        for output in features.outputs(batches):
-            parts.append(output.features)
-            bar.update(len(output.features))
-    return Extracted(np.concatenate(parts))
+    outputs = counted(features.outputs(batches), title, count, size=lambda out: len(out.features))
+    return Extracted(np.concatenate([output.features for output in outputs]))
 
 
 def extract_once(
@@ -107,8 +102,8 @@ def extract_dataset(
         images = to_rgb(np.stack([dataset.centre(index) for index in here]), background)
         return images[:, :, ::-1] if mirrored else images
 
-    looked_at = hashlib.sha256(indices.tobytes()).hexdigest()
-    decoded = (dataset.fingerprint, PILLOW, data.mode, data.image_size, data.crop_prob > 0)
+    looked_at = hashlib.sha256(dataset.contents[indices].tobytes()).hexdigest()
+    decoded = (PILLOW, data.mode, data.image_size, data.crop_prob > 0)
     return extract_once(
         features,
         parallel_map(batch, range(-(-len(indices) // size)), data.num_threads),

@@ -50,8 +50,7 @@ def estimate(
 ) -> Iterator[str]:
     """Yields, line after line, what ``lwgan.train`` with the same arguments would do and need.
 
-    The run that is there is only read: its last state and the steps that it has left count. (Images
-    that ``data.cache`` keeps on disk are kept there, for the run.)
+    The run that is there is only read: its last state and the steps that it has left count.
 
     Raises:
       UserError: what training would raise before its first step.
@@ -64,6 +63,7 @@ def estimate(
         accept_new_data=accept_new_data,
         init_from=init_from,
         note=": a dry run, nothing is written",
+        keep=False,
     )
     yield from (f"{name} = {value!r}" for name, value in flatten(config).items())
     yield f"The dataset: {summary(session.dataset)}"

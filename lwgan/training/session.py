@@ -8,12 +8,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lwgan.data.batches import Layout, read_batches, split
-from lwgan.data.cache import Dataset, load_dataset
+from lwgan.data.batches import Layout, read_batches
+from lwgan.data.cache import load_dataset
+from lwgan.data.dataset import Dataset
+from lwgan.data.holdout import split
 from lwgan.data.sources import open_source
 from lwgan.metrics.records import read_records
 from lwgan.runs import checkpoint, manifest
-from lwgan.runs.directory import Run, RunInfo, is_run, resolve_run
+from lwgan.runs.directory import Run, RunInfo, is_run, read_run, resolve_run
 from lwgan.settings.files import changes
 from lwgan.training.augment import prob_for
 from lwgan.training.checks import check_devices, check_settings, without_effect
@@ -32,7 +34,7 @@ class Session:
     # Whether the directory held a run already.
     known: bool
     dataset: Dataset
-    # Indices of the training images, and of the held-out ones: int64 (N,), in order.
+    # Indices of the training images, and of the held-out ones: int64 (N,).
     training: np.ndarray
     held_out: np.ndarray
     gan: Gan
@@ -63,19 +65,21 @@ def prepare(
     accept_new_data: bool = False,
     init_from: str | None = None,
     note: str = "",
+    keep: bool = True,
 ) -> Session:
     """What training with these arguments is; see ``lwgan.train``.
 
     Prints what it does with the run, ``note``, and what changes, before it reads the images.
-    (Images that ``data.cache`` keeps on disk are kept there.)
+    With ``keep``, images and what is known of them may go to the user's cache.
 
     Raises:
       UserError: the settings, the images or the directories do not allow it.
     """
     check_settings(config)
     check_devices(config, jax.device_count())
-    source = open_source(config.data)
     known = is_run(workdir)
+    noted = read_run(workdir).info.fingerprint if known and not fresh else ""
+    source = open_source(config.data, known=noted, keep=keep)
     if fresh and known:
         run, steps, damaged = Run(workdir, config, RunInfo(source.fingerprint)), [], {}
     else:
@@ -83,14 +87,13 @@ def prepare(
         steps, damaged = manifest.examine(workdir)
         # Now, and not at the first evaluation.
         read_records(workdir)
-    new = fresh or not known
-    origin = find_origin(run, init_from, config, new=new, begun=bool(steps))
+    origin = find_origin(run, init_from, config, new=fresh or not known, begun=bool(steps))
     step, gan = steps[-1] if steps else None, build_gan(config)
     if step is not None:
         checkpoint.require_networks(workdir, step, _shapes_of(gan))
     _announce(run, config, step, note)
-    dataset = load_dataset(source, config.data)
-    training, held_out = split(len(dataset.names), config.data.holdout, config.train.seed)
+    dataset = load_dataset(source, config.data, keep=keep)
+    training, held_out = split(dataset, config.data.holdout, config.train.seed)
     return Session(
         config=config,
         run=run,

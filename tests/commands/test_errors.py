@@ -212,7 +212,7 @@ def test_what_is_a_flag_given_twice(place, name, arguments, message):
         ),
         (
             [QUICKSTART, "--config.data.source=folder", "--config.data.path=empty"],
-            "data.path = 'empty': no .jpg",
+            "data.path = 'empty': no image below it",
         ),
         (
             [QUICKSTART, "--config.data.source=folder", "--config.data.path=broken"],

@@ -139,7 +139,7 @@ def test_a_run_with_held_out_images_is_measured_beside_both(workdir, tmp_path):
         "realness_held_out",
     ], ended.stderr
     (record,) = json.loads((held / "metrics.json").read_text())
-    assert (record["num_reals"], record["num_held_out"]) == (24, 24)
+    assert record["num_reals"] == 24 and 8 <= record["num_held_out"] <= 24
     assert record["kid"] != record["kid_held_out"]
     assert record["realness_trained"] != record["realness_held_out"]
     assert not (held / "generated").exists()

@@ -9,6 +9,7 @@ from configs import quickstart
 from lwgan import preview
 from lwgan.data.batches import Layout, read_batches
 from lwgan.data.cache import load_dataset
+from lwgan.data.source import content_order
 from lwgan.data.sources import open_source
 from lwgan.errors import UserError
 from lwgan.sampling import sheets
@@ -61,7 +62,9 @@ def test_training_batch_is_the_first_of_the_run():
     kept = load_dataset(open_source(settings.data), settings.data)
     layout = Layout(batches=1, batch_size=6, grad_accum=1, devices=1)
     first = next(
-        read_batches(kept, np.arange(len(kept.names)), layout, seed=0, start_step=0, num_threads=1)
+        read_batches(
+            kept, content_order(kept.contents), layout, seed=0, start_step=0, num_threads=1
+        )
     )
     np.testing.assert_array_equal(preview.training_batch(settings, 6), first.reshape(6, 32, 32, 3))
 

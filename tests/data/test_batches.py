@@ -134,5 +134,5 @@ def test_how_many_steps_are_gathered_at_once_changes_nothing(folder, monkeypatch
     )
     for step, batch in zip(range(2, 9), steps, strict=False):
         positions = np.arange(4 * step, 4 * step + 4)
-        expected = kept.array[indices_at(1, positions, 5)]
+        expected = drawn.pixels(kept)[indices_at(1, positions, 5)]
         np.testing.assert_array_equal(batch.reshape(expected.shape), expected)

@@ -1,5 +1,7 @@
 """What is measured of real images: once each, kept, and larger the worse the samples are."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
@@ -64,7 +66,7 @@ def test_real_images_are_the_data_sets_own_each_once():
     indices = np.arange(len(kept.names))
     seen = extract_dataset(network, kept, indices, data, background="white")
     assert len(network.seen) == len(seen.features) == len(kept.names) == 106
-    np.testing.assert_array_equal(network.seen, kept.array)
+    np.testing.assert_array_equal(network.seen, drawn.pixels(kept))
 
 
 @pytest.mark.parametrize("mode", ["rgba", "grey"])
@@ -102,7 +104,7 @@ def test_what_was_seen_is_kept_by_all_that_it_depends_on(cache):
     np.testing.assert_array_equal(first.features, again.features)
     np.testing.assert_allclose(again.moments.mean, first.features.mean(0), rtol=1e-6)
     others = [
-        {"dataset": kept._replace(fingerprint="other")},
+        {"dataset": dataclasses.replace(kept, contents=kept.contents + 1)},
         {"indices": np.arange(1, 11)},
         {"background": "black"},
         {"mirrored": True},
@@ -136,7 +138,7 @@ def network() -> Features:
 def faces():
     data = drawn.settings(source="openmoji", image_size=64)
     kept = load_dataset(open_source(data), data)
-    return kept.array
+    return drawn.pixels(kept)
 
 
 def blurred(images, radius):

@@ -117,6 +117,18 @@ def test_images_of_several_sizes(lite):
     np.testing.assert_allclose(lite([*large, *small]), expected, atol=1e-4)
 
 
+def test_only_batches_of_one_small_shape_compile(lite, caplog):
+    """A folder of photographs has hundreds of shapes."""
+    lite(noise(1))
+    photographs = [noise(1, 70 * n, 500 - 90 * n, seed=n)[0] for n in range(1, 5)]
+    with jax.log_compiles():
+        lite(photographs)
+        lite(noise(2, 1100, 1000))
+        assert not caplog.messages
+        lite(noise(1, 450, 450))
+    assert any("_apply" in message for message in caplog.messages)
+
+
 class Response:
     def __init__(self, content):
         self.content = content
@@ -142,21 +154,131 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "lwgan"
 
 
-def test_the_published_file_is_downloaded_once(cache, monkeypatch):
-    content, asked = b"the weights", []
+CONTENT = b"the weights"
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+DAMAGED = b"the wEights"
+
+
+@pytest.fixture
+def published(cache, monkeypatch):
+    """Where the published file belongs, and the list of what was asked for."""
+    asked = []
 
     def get(url, **unused):
         asked.append(url)
-        return Response(content)
+        return Response(CONTENT)
 
     monkeypatch.setattr(requests, "get", get)
-    url = f"https://example.org/net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-    monkeypatch.setattr(features, "INCEPTION_URL", url)
+    monkeypatch.setattr(features, "INCEPTION_URL", f"https://example.org/net-{DIGEST[:8]}.pth")
+    return cache / f"net-{DIGEST[:8]}.pth", asked
+
+
+def offline(url, **unused):
+    raise requests.ConnectionError("a long\nstory")
+
+
+def put(file, content, note=None):
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    if note is not None:
+        note_of(file).write_bytes(note)
+
+
+def note_of(file):
+    return file.with_name(f"{file.name}.sha256")
+
+
+def checked():
+    kind = FEATURES["inception"]()
+    return kind.check(kind.weights())
+
+
+def test_the_published_file_is_downloaded_once(published):
+    file, asked = published
     for _ in range(2):
-        path = FEATURES["inception"]().weights()
-        assert path.read_bytes() == content and path.parent == cache
-    assert asked == [url]
-    assert [other.name for other in cache.iterdir()] == [path.name]
+        assert FEATURES["inception"]().weights() == file
+        assert checked() == DIGEST
+    assert file.read_bytes() == CONTENT
+    assert asked == [features.INCEPTION_URL]
+    assert set(file.parent.iterdir()) == {file, note_of(file)}
+    assert note_of(file).read_text().strip() == DIGEST
+
+
+@pytest.mark.parametrize("note", [None, b"", b"\xff\xfe", DIGEST[:30].encode(), b"0" * 64])
+def test_a_file_without_a_note_is_remembered(published, caplog, note):
+    """Put there by hand; or the note is none."""
+    file, asked = published
+    put(file, CONTENT, note)
+    assert checked() == DIGEST and not asked and not caplog.messages
+    assert note_of(file).read_text().strip() == DIGEST
+
+
+def test_a_file_without_a_note_where_none_can_be_written(published):
+    file, asked = published
+    put(file, CONTENT)
+    note_of(file).mkdir()
+    assert checked() == DIGEST and not asked
+    assert set(file.parent.iterdir()) == {file, note_of(file)}
+
+
+@pytest.mark.parametrize(
+    ("content", "note"),
+    [
+        (DAMAGED, DIGEST),
+        (DAMAGED, None),
+        (CONTENT[:5], DIGEST),
+        # As its name says, but not as it was when it came.
+        (CONTENT, DIGEST[:8] + "0" * 56),
+    ],
+)
+def test_a_damaged_file_is_downloaded_again(published, caplog, content, note):
+    file, asked = published
+    put(file, content, note and note.encode())
+    assert checked() == DIGEST and len(asked) == 1
+    assert file.read_bytes() == CONTENT and note_of(file).read_text().strip() == DIGEST
+    (warning,) = caplog.messages
+    assert f"{file} is damaged (its SHA-256 is " in warning and "\n" not in warning
+    assert checked() == DIGEST and len(asked) == 1
+
+
+@pytest.mark.parametrize("get", [offline, lambda url, **unused: Response(b"damaged too")])
+@pytest.mark.parametrize("note", [None, DIGEST])
+def test_a_damaged_file_stays_until_there_is_another(published, monkeypatch, get, note):
+    file, _ = published
+    put(file, DAMAGED, note and note.encode())
+    before = set(file.parent.iterdir())
+    monkeypatch.setattr(requests, "get", get)
+    with pytest.raises(UserError) as error:
+        open_features("inception")
+    line = str(error.value)
+    expected = DIGEST if note else DIGEST[:8]
+    found = hashlib.sha256(DAMAGED).hexdigest()
+    assert f"is damaged (its SHA-256 is {found} and should begin with {expected}, says" in line
+    assert f"{note_of(file).name}" in line if note else "its name" in line
+    assert str(file.parent) in line and file.name in line and features.INCEPTION_URL in line
+    assert file.read_bytes() == DAMAGED and set(file.parent.iterdir()) == before
+
+
+def test_features_are_of_the_file_that_was_checked(published, monkeypatch):
+    """What is read comes after the check; the fingerprint is hashed once. A named file is any."""
+    file, asked = published
+    put(file, DAMAGED, DIGEST.encode())
+    read = []
+
+    def read_tensors(path):
+        read.append(path.read_bytes())
+        return {}
+
+    hashed = mock.Mock(wraps=features._sha256)
+    monkeypatch.setattr(features, "_sha256", hashed)
+    monkeypatch.setattr(features, "read_tensors", read_tensors)
+    monkeypatch.setattr(features, "fold", lambda *unused: {})
+    assert open_features("inception").fingerprint == DIGEST
+    assert read == [CONTENT] and hashed.call_count == len(asked) == 1
+    file.write_bytes(DAMAGED)
+    named = open_features("inception", str(file))
+    assert named.fingerprint == hashlib.sha256(DAMAGED).hexdigest()
+    assert read == [CONTENT, DAMAGED] and len(asked) == 1
 
 
 def test_a_file_with_another_checksum_is_not_kept(cache, monkeypatch):
@@ -167,10 +289,7 @@ def test_a_file_with_another_checksum_is_not_kept(cache, monkeypatch):
 
 
 def test_without_network_and_file_one_line_says_what_to_get_and_where_to_put_it(cache, monkeypatch):
-    def get(url, **unused):
-        raise requests.ConnectionError("a long\nstory")
-
-    monkeypatch.setattr(requests, "get", get)
+    monkeypatch.setattr(requests, "get", offline)
     with pytest.raises(UserError) as error:
         open_features("inception")
     line = str(error.value)

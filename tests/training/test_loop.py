@@ -18,7 +18,7 @@ from lwgan.runs.directory import read_run
 from lwgan.sampling.sampler import Sampler
 from lwgan.training.loop import loop_steps, train
 from lwgan.training.state import build_gan, init_state
-from tests import tiny
+from tests import drawn, tiny
 from tests.distance import sliced_wasserstein
 from tests.house import ROOT
 from tests.kill_training import series
@@ -201,7 +201,7 @@ def test_the_quickstart_learns_faces(tmp_path):
     assert done.returncode == 0, done.stderr
     assert all(None not in line.values() for line in series(workdir))
     config = read_run(workdir).config
-    real = load_dataset(open_source(config.data), config.data).array / 255
+    real = drawn.pixels(load_dataset(open_source(config.data), config.data)) / 255
     gan = build_gan(config)
     untrained = jax.jit(lambda: init_state(gan, config.train.seed))()
 

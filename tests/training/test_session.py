@@ -11,7 +11,7 @@ from lwgan.runs import manifest
 from lwgan.training.loop import run_directory
 from lwgan.training.session import batches_from, layout_of, prepare, recipe_of, state_at
 from lwgan.training.state import init_state
-from tests import tiny
+from tests import drawn, tiny
 
 
 def listing(folder):
@@ -55,7 +55,7 @@ def test_batches_are_those_of_the_steps_after_it(tmp_path):
     for step in (3, 4):
         positions = layout_of(session.config).positions(step)
         indices = session.training[indices_at(0, positions.ravel(), len(session.training))]
-        expected = session.dataset.array[indices].reshape(*positions.shape, 32, 32, 3)
+        expected = drawn.pixels(session.dataset)[indices].reshape(*positions.shape, 32, 32, 3)
         np.testing.assert_array_equal(next(batches), expected)
 
 

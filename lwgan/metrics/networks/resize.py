@@ -69,8 +69,26 @@ def resize_images(
     return _apply(jax.device_put(images, sharding), rows, columns)
 
 
+def resize_image(image: np.ndarray, new_size: int, way: str) -> np.ndarray:
+    """One image as ``resize_images`` does, on the host: uint8 (H, W, C) -> float32.
+
+    Nothing is compiled, and of the image only a band is in float32 at once.
+    """
+    height, width, channels = image.shape
+    rows = _matrix(way, height, height, new_size)
+    columns = _matrix(way, width, width, new_size).T
+
+    def narrow(channel: int) -> np.ndarray:
+        bands = (image[first : first + _BAND, :, channel] for first in range(0, height, _BAND))
+        return np.concatenate([band.astype(np.float32) @ columns for band in bands])
+
+    return np.stack([rows @ narrow(channel) for channel in range(channels)], -1).clip(0, 255)
+
+
 # Pixels.
 _STEP = 64
+# Rows of pixels.
+_BAND = 256
 
 
 @jax.jit

@@ -1,0 +1,73 @@
+"""A dataset: images at training size, by index, wherever they are kept."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from lwgan.data.decode import centre_box, crop, resize
+
+# What the random numbers of a seed are for, as part of a NumPy generator's key.
+ORDER, CROP = 0, 1
+
+# What is known of each image: the fields of ``decode.Info``, and its size as it is kept.
+RECORD = np.dtype(
+    [
+        ("format", "S8"),
+        ("width", "u4"),
+        ("height", "u4"),
+        ("alpha", "?"),
+        ("grey", "?"),
+        ("profile", "u1"),
+        ("faint", "?"),
+        ("clipped", "?"),
+        ("hash", "u8"),
+        ("digest", "u1", (16,)),
+        ("rows", "u4"),
+        ("columns", "u4"),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """The images of a dataset at training size; those that do not decode are left out."""
+
+    names: Sequence[str]
+    # Of the source: the same for the same images, wherever they lie.
+    fingerprint: str
+    # Of each image's file, uint8 (N, 16).
+    contents: np.ndarray
+    # Of RECORD, (N,).
+    infos: np.ndarray
+    # Index -> uint8 (H, W, C), not yet cropped where crops are drawn.
+    at: Callable[[int], np.ndarray]
+    # Indices -> uint8 (B, S, S, C), where images are kept and none is to be cropped.
+    gather: Callable[[np.ndarray], np.ndarray] | None
+    # Whether a batch is a matter of microseconds.
+    in_memory: bool
+    # Pixels.
+    image_size: int
+    crop_prob: float
+    # Why an image was left out, by name.
+    errors: Mapping[str, str]
+    # Files that were not looked at, by suffix.
+    skipped: Mapping[str, int]
+    # Where, in words, and how many bytes.
+    kept: str
+
+    def take(self, indices: np.ndarray, seed: int, positions: np.ndarray) -> np.ndarray:
+        """A batch, uint8 (B, S, S, C). ``positions`` in the whole run decide the random crops."""
+        if self.gather:
+            return self.gather(indices)
+        return np.stack(
+            [
+                crop(self.at(i), self.image_size, self.crop_prob, (seed, CROP, position))
+                for i, position in zip(indices, positions, strict=True)
+            ]
+        )
+
+    def centre(self, index: int) -> np.ndarray:
+        """uint8 (S, S, C): the middle of an image."""
+        array = self.at(index)
+        return resize(array, self.image_size, centre_box(*array.shape[:2]))
