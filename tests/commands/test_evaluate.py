@@ -204,3 +204,28 @@ def test_errors_are_one_line(workdir, tmp_path, arguments, message):
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: ") and message.format(**named) in line
     assert sorted(workdir.rglob("*")) == before
+
+
+def test_images_that_do_not_decode_are_left_out_and_counted(tmp_path, caplog):
+    """Of each folder, for any of its images may be damaged."""
+    for name, seed in (("a", 0), ("b", 100)):
+        (tmp_path / name).mkdir()
+        for number in range(12):
+            drawn.noise(seed + number).save(tmp_path / name / f"{number:02d}.png")
+    figures = [f"--reference={tmp_path / 'b'}", "--features=efficientnet_lite0", "--metrics=kid"]
+    whole = command(f"--images={tmp_path / 'a'}", *figures)
+    drawn.noise(50).save(tmp_path / "a" / "x.png")
+    content = (tmp_path / "a" / "x.png").read_bytes()
+    (tmp_path / "a" / "x.png").write_bytes(content[:900])
+    (tmp_path / "a" / "y.png").write_bytes(b"")
+    (tmp_path / "a" / "z.jpg").write_text("<html>")
+    ended = command(f"--images={tmp_path / 'a'}", *figures)
+    assert ended.returncode == 0, ended.stderr
+    for part in ("Left out: x.png", "y.png (is empty)", "--images: 3 of 15 files left out"):
+        assert part in caplog.text
+    assert ended.stdout == whole.stdout
+    for number in range(8):
+        (tmp_path / "a" / f"{number:02d}.png").write_bytes(b"")
+    ended = command(f"--images={tmp_path / 'a'}", *figures)
+    assert ended.returncode == 2
+    assert "11 of 15 images do not decode" in ended.stderr.splitlines()[-1]

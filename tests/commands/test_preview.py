@@ -109,3 +109,23 @@ def test_the_command(folder, tmp_path, caplog):
     assert not out.exists()
     done = command(f"--image={folder / '0.png'}", f"--out={tmp_path / 'no' / 'sheet.png'}")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_the_sheet_does_not_become_an_image_of_the_dataset(folder, tmp_path):
+    config = "--config=configs/folder.py"
+    data = (config, f"--config.data.path={folder}", "--config.data.image_size=32")
+    refused = call("lwgan.preview", *data, f"--out={folder / 'sheet.png'}")
+    assert refused.returncode == 2
+    assert "would become one of them; name a place outside of data.path" in refused.stderr
+    assert len(list(folder.iterdir())) == 5
+    assert call("lwgan.preview", *data, f"--out={tmp_path / 'sheet.png'}").returncode == 0
+
+
+def test_the_cache_is_listed_and_cleared(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = ("--config=configs/folder.py", f"--config.data.path={folder}", "--check")
+    call("lwgan.preview", *data, "--config.data.image_size=32", "--config.data.cache=disk")
+    listed = call("lwgan.preview", "--cache").stdout
+    assert f"5 images of {folder}, 32 px, rgb" in listed
+    assert "removed from" in call("lwgan.preview", "--cache_clear").stdout
+    assert call("lwgan.preview", "--cache").stdout.split()[:2] == ["0.0", "MiB"]
