@@ -123,9 +123,9 @@ def show_batch(values: cli.Flags) -> None:
     out = local_path("--out", values.out)
     if out.suffix not in (".png", ".webp"):
         raise UserError("--out", str(out), "must end in .png or .webp", "name another")
-    if not values.image and config.data.source == "folder" and config.data.path:
+    if config.data.source == "folder" and not (values.image or values.check):
         images_at = local_path("data.path", config.data.path).resolve()
-        if images_at in out.resolve().parents:
+        if config.data.path and images_at in out.resolve().parents:
             reason = "lies among the images, and would become one of them"
             raise UserError("--out", str(out), reason, "name a place outside of data.path")
     if not out.parent.is_dir():

@@ -1,5 +1,6 @@
 """Zip and tar archives of images; a compressed tar is unpacked once, into the user's cache."""
 
+import bisect
 import bz2
 import contextlib
 import errno
@@ -226,13 +227,15 @@ def _extents(file: IO[bytes]) -> tuple[dict[str, Extent], dict[str, str]]:
 
 def _follow(links: dict[str, str], extents: dict[str, Extent]) -> dict[str, Extent]:
     """What the links of an archive lead to within it: files, and those in folders."""
-    found = {}
+    found, names = {}, sorted(extents)
     for link, target in links.items():
         for _ in range(_MOST_LINKS):
             target = links.get(target, target)
-        below = [name for name in extents if name.startswith(f"{target}/")]
-        found |= {link + name[len(target) :]: extents[name] for name in below}
-        if not below:
+        # The character after the slash.
+        first, end = (bisect.bisect_left(names, target + last) for last in "/0")
+        for name in names[first:end]:
+            found[link + name[len(target) :]] = extents[name]
+        if first == end:
             found[link] = extents.get(target, _NOWHERE)
     return found
 
