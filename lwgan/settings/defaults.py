@@ -63,12 +63,12 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         ),
         "holdout": Setting(
             0.0,
-            "share of the images that are held out, for evaluation alone",
+            "about this share of the images is held out, for evaluation alone",
             BELOW_ONE,
             fixed=True,
         ),
         "num_threads": Setting(
-            -1, "threads that read images; negative: one for each core", at_least(1, negative=True)
+            -1, "threads that read images; negative: one a core", at_least(1, negative=True)
         ),
     },
     "model": {

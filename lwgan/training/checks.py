@@ -1,5 +1,6 @@
 """Which settings go together, and what the tables of all rooms offer."""
 
+import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from lwgan.metrics.networks.features import FEATURES
 from lwgan.metrics.networks.resize import RESIZES
 from lwgan.models.discriminator import blocks
 from lwgan.models.generator import EXCITATIONS
+from lwgan.runs.files import local_path
 from lwgan.settings.checks import require_types_and_ranges
 from lwgan.settings.defaults import default_config, flatten, reference_config
 from lwgan.training.augment import AUGMENTATIONS
@@ -122,6 +124,24 @@ def check_devices(config: ConfigDict, devices: int) -> None:
             batch,
             f"must be a multiple of {devices} devices × {accum} micro-batches",
             f"use {near}",
+        )
+
+
+def check_place(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Refuses a run among its own images, where the next start would find its samples.
+
+    Raises:
+      UserError: the directory lies in the folder ``data.path``.
+    """
+    if config.data.source != "folder" or not config.data.path:
+        return
+    images = local_path("data.path", config.data.path).resolve()
+    if images in (workdir.resolve(), *workdir.resolve().parents):
+        raise UserError(
+            "--workdir",
+            str(workdir),
+            "lies among the images of data.path, and its samples would become some of them",
+            "name a place outside",
         )
 
 

@@ -18,7 +18,7 @@ from lwgan.runs import checkpoint, manifest
 from lwgan.runs.directory import Run, RunInfo, is_run, read_run, resolve_run
 from lwgan.settings.files import changes
 from lwgan.training.augment import prob_for
-from lwgan.training.checks import check_devices, check_settings, without_effect
+from lwgan.training.checks import check_devices, check_place, check_settings, without_effect
 from lwgan.training.losses import LOSSES
 from lwgan.training.state import Gan, TrainState, build_gan, init_state, on_devices
 from lwgan.training.step import Recipe, Update, make_update
@@ -75,8 +75,7 @@ def prepare(
     Raises:
       UserError: the settings, the images or the directories do not allow it.
     """
-    check_settings(config)
-    check_devices(config, jax.device_count())
+    _check(config, workdir)
     known = is_run(workdir)
     noted = read_run(workdir).info.fingerprint if known and not fresh else ""
     source = open_source(config.data, known=noted, keep=keep)
@@ -107,6 +106,13 @@ def prepare(
         damaged=damaged,
         origin=origin,
     )
+
+
+def _check(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """What can be refused before anything is read."""
+    check_settings(config)
+    check_devices(config, jax.device_count())
+    check_place(config, workdir)
 
 
 def _announce(run: Run, config: ConfigDict, step: int | None, note: str) -> None:

@@ -215,6 +215,10 @@ def test_what_is_a_flag_given_twice(place, name, arguments, message):
             "data.path = 'empty': no image below it",
         ),
         (
+            ["--workdir=new", QUICKSTART, "--config.data.source=folder", "--config.data.path=."],
+            "--workdir = 'new': lies among the images of data.path",
+        ),
+        (
             [QUICKSTART, "--config.data.source=folder", "--config.data.path=broken"],
             "data.path = 'broken': 1 of 1 images do not decode",
         ),
