@@ -15,7 +15,7 @@ _MOST_BITS = 3
 _BANDS = [(0, 13), (13, 13), (26, 13), (39, 13), (52, 12)]
 _SHOWN = 3
 # Comparisons, or edges, held at once.
-_BLOCK = 1 << 22
+_BLOCK = 1 << 20
 
 
 class Pairs(NamedTuple):
@@ -56,32 +56,27 @@ def find_pairs(hashes: np.ndarray, digests: np.ndarray) -> Pairs:
 
 def group_alike(hashes: np.ndarray) -> np.ndarray:
     """Labels, int64 (N,), of images that look alike, directly or through others."""
+    distinct, which = np.unique(hashes, return_inverse=True)
+    labels, edges, held = np.arange(len(distinct)), [], 0
+    for first, second in _near(distinct):
+        edge = np.stack([labels[first], labels[second]])
+        # In a large cluster nearly all pairs are joined already.
+        edges.append(edge[:, edge[0] != edge[1]])
+        held += edges[-1].shape[1]
+        if held > _BLOCK:
+            labels, edges, held = connected(np.concatenate(edges, 1), len(labels))[labels], [], 0
+    if edges:
+        labels = connected(np.concatenate(edges, 1), len(labels))[labels]
+    return labels[which]
+
+
+def connected(edges: np.ndarray, count: int) -> np.ndarray:
+    """Labels, int64 (count,), of nodes that edges, int64 (2, E), connect: 0, 1, … without gaps."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    distinct, which = np.unique(hashes, return_inverse=True)
-    count = len(distinct)
-    labels, edges, held = np.arange(count), [], 0
-
-    def join() -> np.ndarray:
-        firsts, seconds = (np.concatenate([edge[k] for edge in edges]) for k in (0, 1))
-        # What was joined before is a star round its label.
-        firsts, seconds = np.r_[firsts, np.arange(count)], np.r_[seconds, representatives()]
-        graph = coo_array((np.ones(len(firsts), bool), (firsts, seconds)), (count, count))
-        return connected_components(graph, directed=False)[1].astype(np.int64)
-
-    def representatives() -> np.ndarray:
-        _, first = np.unique(labels, return_index=True)
-        return first[np.unique(labels, return_inverse=True)[1]]
-
-    for edge in _near(distinct):
-        edges.append(edge)
-        held += len(edge[0])
-        if held > _BLOCK:
-            labels, edges, held = join(), [], 0
-    if edges:
-        labels = join()
-    return labels[which]
+    graph = coo_array((np.ones(edges.shape[1], bool), tuple(edges)), (count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def _near(distinct: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -6,7 +6,7 @@ import hashlib
 import numpy as np
 
 from lwgan.data.dataset import Dataset
-from lwgan.data.duplicates import group_alike
+from lwgan.data.duplicates import connected, group_alike
 from lwgan.data.source import BY_CONTENT, content_order
 
 # Of NumPy's generator, beside ``dataset.ORDER`` and ``dataset.CROP``.
@@ -51,21 +51,25 @@ def split_by_content(
     order = content_order(contents)
     if not holdout:
         return order, order[:0]
-    groups = _with_equal_contents(contents, groups)
-    labels, leaders, sizes = np.unique(groups[order], return_index=True, return_counts=True)
-    shares = np.array([_share(contents[order[leader]].tobytes()) for leader in leaders])
-    out = (shares < holdout) & (2 * sizes <= len(order))
-    held_out = out[np.searchsorted(labels, groups[order])]
+    contents = contents[order]
+    groups = _join_equal(contents, groups[order])
+    # Of each group, the first in the order of digests.
+    _, leaders, sizes = np.unique(groups, return_index=True, return_counts=True)
+    shares = np.array([_share(leader.tobytes()) for leader in contents[leaders]])
+    held_out = ((shares < holdout) & (2 * sizes <= len(order)))[groups]
     if held_out.all():
         return order, order[:0]
     return order[~held_out], order[held_out]
 
 
-def _with_equal_contents(contents: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Labels with which equal digests are in one group too, as equal files look alike."""
-    keys = np.ascontiguousarray(contents).view("V16").ravel()
-    _, first, same = np.unique(keys, return_index=True, return_inverse=True)
-    return groups[first[same]]
+def _join_equal(ordered: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Labels 0, 1, … of groups, int64 (N,), of which those that share a digest are made one.
+
+    ``ordered`` are the digests, uint8 (N, 16), in order.
+    """
+    names, groups = np.unique(groups, return_inverse=True)
+    equal = (ordered[1:] == ordered[:-1]).all(1)
+    return connected(np.stack([groups[:-1][equal], groups[1:][equal]]), len(names))[groups]
 
 
 def _share(content: bytes) -> float:

@@ -43,14 +43,40 @@ def test_the_share_is_about_what_is_asked_for(holdout):
 
 def test_images_that_look_alike_lie_on_one_side():
     digests = contents(1000)
-    digests[500:510] = digests[0]
     groups = np.random.default_rng(3).integers(0, 200, 1000)
-    found = held(digests, groups)
-    for group in range(200):
-        sides = {digests[index].tobytes() in found for index in np.flatnonzero(groups == group)}
-        assert len(sides) <= 1 or digests[0].tobytes() in {
-            digests[index].tobytes() for index in np.flatnonzero(groups == group)
-        }
+    _, held_out = split_by_content(digests, groups, 0.3)
+    assert 20 < len(np.unique(groups[held_out])) < 110
+    assert np.isin(groups, groups[held_out]).sum() == len(held_out)
+
+
+def test_neither_more_groups_nor_another_order_move_a_group():
+    digests, more = contents(600), contents(900, 1)
+    groups = np.random.default_rng(3).integers(0, 200, 600)
+    first = held(digests, groups)
+    order = np.random.default_rng(4).permutation(600)
+    assert held(digests[order], -7 * groups[order]) == first
+    everything = np.r_[groups, 200 + np.arange(900) // 3]
+    both = held(np.r_[digests, more], everything)
+    assert both & {digest.tobytes() for digest in digests} == first
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_groups_that_share_a_content_are_one(seed):
+    """Three pairs in a row, tied by equal files, among pairs of others."""
+    digests, groups = contents(40, seed), np.arange(40) // 2
+    digests[2], digests[4] = digests[0], digests[3]
+    _, held_out = split_by_content(digests, groups, 0.4)
+    assert np.isin(range(6), held_out).sum() in (0, 6)
+    assert held(digests[::-1], groups[::-1], 0.4) == held(digests, groups, 0.4)
+
+
+def test_a_group_of_more_than_half_is_trained_with():
+    for seed in range(20):
+        digests = contents(21, seed)
+        groups = np.r_[np.zeros(11, int), np.arange(1, 11)]
+        assert digests[0].tobytes() not in held(digests, groups, 0.99)
+    halves = np.arange(20) // 10
+    assert any(len(held(contents(20, seed), halves, 0.5)) == 10 for seed in range(20))
 
 
 def test_something_is_always_trained_with():
