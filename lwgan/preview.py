@@ -62,15 +62,18 @@ def augmented_rows(batch: np.ndarray, config: ConfigDict) -> dict[str, np.ndarra
     return rows
 
 
-def training_batch(config: ConfigDict, count: int) -> np.ndarray:
-    """Images of the first steps, uint8 (count, S, S, C); prints what the dataset is like."""
+def training_batch(config: ConfigDict, count: int, known: str = "") -> np.ndarray:
+    """Images of the first steps, uint8 (count, S, S, C); prints what the dataset is like.
+
+    ``known`` is the fingerprint that a run has noted.
+    """
     from lwgan.data.batches import indices_at
     from lwgan.data.cache import load_dataset
     from lwgan.data.doctor import summary
     from lwgan.data.holdout import split
     from lwgan.data.sources import open_source
 
-    dataset = load_dataset(open_source(config.data), config.data)
+    dataset = load_dataset(open_source(config.data, known=known), config.data)
     print(summary(dataset))
     seed, positions = config.train.seed, np.arange(count)
     training, _ = split(dataset, config.data.holdout, seed)
@@ -133,7 +136,8 @@ def show_batch(values: cli.Flags) -> None:
     if values.image:
         images = one_image(values.image, config, values.num_images)
     else:
-        images = training_batch(config, values.num_images)
+        known = cli.open_run(values).info.fingerprint if values.workdir else ""
+        images = training_batch(config, values.num_images, known)
     if not values.check:
         sheet = make_sheet(augmented_rows(images, config))
         with writing(out.parent, "--out"):

@@ -31,9 +31,11 @@ from lwgan.data.formats import (
     is_image_file,
     is_image_name,
     open_image_file,
+    openers,
     suffix_of,
 )
 from lwgan.data.kept import make_room
+from lwgan.data.remembered import used
 from lwgan.data.source import Extent, Source, digest_of, fingerprint_of
 from lwgan.errors import UserError
 from lwgan.runs.bars import counted
@@ -132,6 +134,7 @@ def open_tar(path: pathlib.Path, what: str, *, keep: bool) -> Source:
         extents, links = _extents(file)
         # It stays open.
         stack.pop_all()
+    files = frozenset(extents)
     extents |= _follow(links, extents)
     extents = {name: extents[name] for name in sorted(extents) if not is_hidden(name)}
 
@@ -149,7 +152,7 @@ def open_tar(path: pathlib.Path, what: str, *, keep: bool) -> Source:
     def mark(digest: "hashlib._Hash", row: int) -> None:
         add_ends(digest, names[row], extents[names[row]], file.fileno())
 
-    rows = [row for row, name in enumerate(names) if name not in links]
+    rows = [row for row, name in enumerate(names) if name in files]
     source = _source(listing, content, lambda source: earlier_source(source, rows, mark))
     weakref.finalize(content, file.close)
     return source
@@ -173,20 +176,26 @@ def _list_images(
 ) -> _Listing:
     """Which of an archive's files are images, with digests, which are remembered."""
     status = path.stat()
-    key = os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    key = os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, openers()
     packed = remembered.pack(names)
     table = remembered.recall("archives", *key)
     named = np.fromiter(map(is_image_name, names), bool, len(names))
-    if table and np.array_equal(table["names"], packed) and not (named & ~table["are"]).any():
+    if table and np.array_equal(table["names"], packed):
         digests, are_images = table["digests"], table["are"]
     else:
         digests, are_images = np.zeros((len(names), 16), np.uint8), named.copy()
         for row, name in enumerate(counted(names, "Looking at files", len(names), "files")):
-            # What cannot be read goes by its name.
-            with contextlib.suppress(Exception):
+            try:
                 found = content(name)
-                are_images[row] |= is_image_file(io.BytesIO(found), name)
-                digests[row] = np.frombuffer(digest_of(found), np.uint8)
+            except MemoryError:
+                raise
+            # A damaged file goes by its name; with a number, it is the disk that fails.
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno:
+                    raise
+                continue
+            are_images[row] |= is_image_file(io.BytesIO(found), name)
+            digests[row] = np.frombuffer(digest_of(found), np.uint8)
         if keep:
             remembered.keep(dict(names=packed, digests=digests, are=are_images), "archives", *key)
     skipped = Counter(suffix_of(names[row]) for row in np.flatnonzero(~are_images))
@@ -252,7 +261,7 @@ def _unpacked(path: pathlib.Path, what: str, *, keep: bool) -> IO[bytes]:
     try:
         target = remembered.path_of("unpacked", *key).with_suffix(".tar")
         if target.exists():
-            target.touch()
+            used(target)
             return target.open("rb")
         if keep:
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -69,12 +69,22 @@ def _cannot_keep(error: OSError) -> UserError:
 
 def _in_memory(source: Source, data: ConfigDict, most: int, *, keep: bool) -> Dataset:
     """From the file in the cache if there is one; else decoded, and written there if that took."""
-    if folder := _whole_folder(source, data):
-        pixels = np.fromfile(folder / "pixels", np.uint8)
-        return _assemble(source, data, read_known(folder), pixels, folder)
+    # Another process may remove it meanwhile, to make room.
+    with contextlib.suppress(OSError):
+        if folder := _whole_folder(source, data):
+            pixels = np.fromfile(folder / "pixels", np.uint8)
+            return _assemble(source, data, read_known(folder), pixels, folder)
     began = time.monotonic()
-    # Only what is written to takes memory.
-    pixels = np.empty(most, np.uint8)
+    try:
+        # Only what is written to takes memory.
+        pixels = np.empty(most, np.uint8)
+    except MemoryError:
+        raise UserError(
+            "data.cache",
+            data.cache,
+            f"up to {most / 2**30:,.1f} GiB of images do not fit into memory",
+            "use disk or none",
+        ) from None
     end = 0
 
     def put(array: np.ndarray) -> None:
@@ -127,7 +137,7 @@ def _whole_folder(source: Source, data: ConfigDict) -> pathlib.Path | None:
     except Exception:
         whole = False
     if whole:
-        kept.used(folder)
+        remembered.used(folder)
         return folder
     logging.warning("What the cache has in %s is damaged; it is made anew", folder)
     return None
@@ -149,6 +159,7 @@ def _write(source: Source, data: ConfigDict, size: int, fill: Callable) -> None:
         part.mkdir()
         with (part / "pixels").open("wb") as file:
             known = fill(file)
+        _require_most(source, data, known)
         with (part / INDEX).open("wb") as file:
             np.savez(file, **pack(known))
         where = data.path or data.name or data.source
@@ -205,15 +216,8 @@ def _dataset(
     where: str,
 ) -> Dataset:
     """Names what was left out."""
+    _require_most(source, data, known)
     errors = {source.names[number]: reason for number, reason in known.errors.items()}
-    if 2 * len(errors) > len(source.names):
-        name, reason = next(iter(errors.items()))
-        raise UserError(
-            "data.path",
-            data.path,
-            f"{len(errors)} of {len(source.names)} images do not decode",
-            f"the first is {name} ({reason})",
-        )
     for name, reason in list(errors.items())[:20]:
         logging.warning("Left out: %s (%s)", name, reason)
     return Dataset(
@@ -239,15 +243,25 @@ def _mend(path: pathlib.Path, first: int, array: np.ndarray) -> None:
         file.write(array.tobytes())
 
 
+def _require_most(source: Source, data: ConfigDict, known: Known) -> None:
+    """Refuses a set of which more than half does not decode."""
+    if 2 * len(known.errors) > len(source.names):
+        number, reason = next(iter(known.errors.items()))
+        raise UserError(
+            "data.path",
+            data.path,
+            f"{len(known.errors)} of {len(source.names)} images do not decode",
+            f"the first is {source.names[number]} ({reason})",
+        )
+
+
 def _read_at_each_use(source: Source, data: ConfigDict, *, keep: bool) -> Dataset:
     """Which images decode is found out once, and remembered."""
     key = key_of(source, data)
-    folder = _whole_folder(source, data)
-    table = None if folder else remembered.recall("known", key)
-    if folder:
-        known = read_known(folder)
-    elif table:
+    if table := remembered.recall("known", key):
         known = unpack(table)
+    elif folder := _whole_folder(source, data):
+        known = read_known(folder)
     else:
         known = decode_all(source, data, lambda array: None)
         if keep:

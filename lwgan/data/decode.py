@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -72,8 +73,17 @@ def stored_ratio(data: ConfigDict) -> float:
     return MOST_LONG if data.crop_prob > 0 else 1.0
 
 
-@functools.cache
+_MAKING = threading.Lock()
+
+
 def _budget() -> Budget:
+    # The cache itself lets two threads make one each.
+    with _MAKING:
+        return _one_budget()
+
+
+@functools.cache
+def _one_budget() -> Budget:
     return Budget(min(_IN_FLIGHT, free_memory() // 4))
 
 
@@ -130,7 +140,8 @@ def read_image(source: Source, index: int, data: ConfigDict) -> tuple[Info, np.n
     # Pillow raises many kinds.
     except Exception as error:
         raise ValueError(str(error) or type(error).__name__) from error
-    tiny = resize(array, 32, (0, 0, array.shape[1], array.shape[0]))[..., :3].astype(np.int16)
+    # Of the middle, so that random crops change nothing about which images look alike.
+    tiny = resize(array, 32, centre_box(*array.shape[:2]))[..., :3].astype(np.int16)
     grey = plain or (data.mode != "grey" and bool((np.ptp(tiny, -1) <= 4).all()))
     digest = digest_pixels(array)
     known = (format_, width, height, alpha, grey, int(profile), faint, clipped)

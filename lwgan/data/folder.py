@@ -17,9 +17,16 @@ from PIL import Image
 from lwgan.data import remembered
 from lwgan.data.archives import open_tar, open_zip, packed_tar
 from lwgan.data.earlier import add_ends, earlier_source
-from lwgan.data.formats import is_hidden, is_image_file, is_image_name, open_image_file, suffix_of
+from lwgan.data.formats import (
+    is_hidden,
+    is_image_file,
+    is_image_name,
+    open_image_file,
+    openers,
+    suffix_of,
+)
 from lwgan.data.formats import what_to_do as how
-from lwgan.data.source import Extent, Source, digest_of, fingerprint_of
+from lwgan.data.source import Extent, Source, fingerprint_of, new_digest
 from lwgan.errors import UserError
 from lwgan.runs.bars import counted
 from lwgan.runs.files import local_path
@@ -34,7 +41,7 @@ _OTHERS = {b"7z\xbc\xaf": "7z", b"Rar!": "rar", b"\x28\xb5\x2f\xfd": "zstd"}
 # Of a file whose content could not be read.
 _UNREAD = bytes(16)
 # Files at once: on a network drive it is waiting that costs.
-_READERS = 16
+_READERS, _AT_ONCE = 16, 4096
 # A file that was changed so short ago may change again without another time.
 _FRESH_NS = 2 * 10**9
 
@@ -189,19 +196,29 @@ def _contents(
             table["are"][old],
             True,
         )
-    # What another version or an installed package could open since.
-    known &= are_images | ~np.fromiter(map(is_image_name, names), bool, len(names))
+    # Another version, or a package that was installed since, may open more.
+    if not table or table["openers"].tobytes().decode() != openers():
+        known &= are_images
     todo = np.flatnonzero(~known)
     began = time.time_ns()
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-        looks = pool.map(lambda row: _look(root, names[row]), todo)
+        looks = (
+            look
+            for first in range(0, len(todo), _AT_ONCE)
+            for look in pool.map(
+                lambda row: _look(root, names[row]), todo[first : first + _AT_ONCE]
+            )
+        )
         for row, (digest, is_image) in zip(
             todo, counted(looks, "Looking at files", len(todo), "files"), strict=True
         ):
             digests[row], are_images[row] = np.frombuffer(digest, np.uint8), is_image
     if keep and len(todo):
-        old_enough = np.where(times < began - _FRESH_NS, times, -1)
+        # Nor what could not be read, perhaps for the moment.
+        unread = are_images & ~digests.any(1)
+        old_enough = np.where((times < began - _FRESH_NS) & ~unread, times, -1)
         columns = dict(names=packed, sizes=sizes, times=old_enough, digests=digests, are=are_images)
+        columns["openers"] = np.frombuffer(openers().encode(), np.uint8)
         remembered.keep(columns, "files", place)
     return digests, are_images
 
@@ -227,6 +244,6 @@ def _look(root: pathlib.Path, name: str) -> tuple[bytes, bool]:
                 return _UNREAD, False
         # An image of Pillow's closes its file.
         with (root / name).open("rb") as file:
-            return digest_of(*iter(lambda: file.read(2**20), b"")), True
+            return hashlib.file_digest(file, new_digest).digest(), True
     except OSError:
         return _UNREAD, named

@@ -2,12 +2,14 @@
 
 import contextlib
 import functools
+import importlib.metadata
 import importlib.util
 import pathlib
 import struct
 from typing import IO
 
 from PIL import Image
+from PIL import __version__ as PILLOW
 
 # Pillow's names. Formats that start other programs (EPS) or are no photographs are not among them.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
@@ -33,6 +35,13 @@ MOST_BYTES = 2**30
 def reads_heif() -> bool:
     """Whether the package pillow-heif is installed."""
     return importlib.util.find_spec("pillow_heif") is not None
+
+
+@functools.cache
+def openers() -> str:
+    """The versions of what opens images: others may open more, or give other pixels."""
+    heif = importlib.metadata.version("pillow-heif") if reads_heif() else ""
+    return f"{PILLOW} {heif}"
 
 
 def suffix_of(name: str) -> str:

@@ -1,5 +1,6 @@
 """The user's cache: what lies in it, how much of the disk it may take, and what goes first."""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from lwgan.errors import UserError
-from lwgan.runs.files import cache_root, remove
+from lwgan.runs.files import cache_root, is_part, remove
 
 # Folders of files, and what these hold.
 _KINDS = {
@@ -19,6 +20,8 @@ _KINDS = {
     "records": "digests of TFDS records",
     "known": "what is known of images that are not kept",
 }
+# Seconds for which what was used may be in use still.
+_IN_USE = 6 * 3600
 # Of images, in their folder.
 ABOUT = "about.txt"
 
@@ -37,16 +40,26 @@ class Entry(NamedTuple):
 def entries() -> Iterator[Entry]:
     """What lies in the cache, but for networks' weights, which cannot always be had again."""
     root = cache_root()
-    for path in sorted(root.glob("*/pixels")):
-        folder = path.parent
-        size = sum(file.stat().st_size for file in folder.iterdir())
-        about = folder / ABOUT
-        what = about.read_text(errors="replace").strip() if about.exists() else "images"
-        yield Entry(folder, what, size, folder.stat().st_mtime)
-    for kind, what in _KINDS.items():
-        for path in sorted((root / kind).glob("*.*")):
-            status = path.stat()
-            yield Entry(path, what, status.st_size, status.st_mtime)
+    folders = {path.parent: "images" for path in sorted(root.glob("*/pixels"))}
+    files = {
+        path: what for kind, what in _KINDS.items() for path in sorted((root / kind).glob("*.*"))
+    }
+    for path, what in (folders | files).items():
+        # What is not finished is another process's; what is gone, it has removed.
+        if not is_part(path.name):
+            with contextlib.suppress(OSError):
+                yield _entry(path, what)
+
+
+def _entry(path: pathlib.Path, what: str) -> Entry:
+    if path.is_file():
+        status = path.stat()
+        return Entry(path, what, status.st_size, status.st_mtime)
+    about = path / ABOUT
+    if about.exists():
+        what = about.read_text(errors="replace").strip()
+    size = sum(file.stat().st_size for file in path.iterdir())
+    return Entry(path, what, size, path.stat().st_mtime)
 
 
 def listing() -> str:
@@ -69,15 +82,6 @@ def clear() -> int:
     return sum(entry.bytes for entry in found)
 
 
-def used(path: pathlib.Path) -> None:
-    """Notes that an entry is used."""
-    try:
-        os.utime(path)
-    # Somebody else's cache, or a read-only one.
-    except OSError:
-        pass
-
-
 def room() -> int:
     """Bytes that one more entry may have; 0 where nothing can be written.
 
@@ -95,12 +99,15 @@ def room() -> int:
 
 
 def make_room(needed: int) -> None:
-    """Removes the entries that were not used for the longest time, until another one fits."""
-    most = room()
+    """Removes the entries that were not used for the longest time, until another one fits.
+
+    None is removed for one that would not fit anyway, nor what was used in the last hours.
+    """
+    most, now = room(), time.time()
     found = sorted(entries(), key=lambda entry: entry.used)
     total = sum(entry.bytes for entry in found)
     for entry in found:
-        if total + needed <= most:
+        if total + needed <= most or needed > most or now - entry.used < _IN_USE:
             return
         remove(entry.path)
         total -= entry.bytes

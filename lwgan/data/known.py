@@ -1,6 +1,7 @@
 """What is known of a source's images at training size, which is found out by decoding them."""
 
 import concurrent.futures
+import errno
 import hashlib
 import json
 import pathlib
@@ -9,19 +10,22 @@ from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
 from lwgan.data.dataset import RECORD
 from lwgan.data.decode import PIL_MODES, read_image, stored_side
+from lwgan.data.formats import openers
 from lwgan.data.limits import num_cores
 from lwgan.data.remembered import Table, read_table
 from lwgan.data.source import Source
+from lwgan.errors import UserError
 from lwgan.runs.bars import counted
 
 # Of the files that keep images; another number and they are made anew.
 _FORMAT = 2
 # Bytes of decoded images that wait to be written, and threads, at most.
 _AHEAD, _MOST_THREADS = 1 << 26, 64
+# Errors that a file has for good; Pillow's own have no number.
+_OF_THE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 # In a folder of the cache.
 INDEX = "known.npz"
 
@@ -38,7 +42,11 @@ class Known(NamedTuple):
 
 
 def decode_all(source: Source, data: ConfigDict, put: Callable[[np.ndarray], object]) -> Known:
-    """Hands every good image to ``put`` in turn; returns what is known of them."""
+    """Hands every good image to ``put`` in turn; returns what is known of them.
+
+    Raises:
+      UserError: the disk fails, or there is not enough memory.
+    """
     count = len(source.names)
     infos = np.zeros(count, RECORD)
     errors: dict[int, str] = {}
@@ -48,6 +56,7 @@ def decode_all(source: Source, data: ConfigDict, put: Callable[[np.ndarray], obj
         try:
             info, array = read_image(source, index, data)
         except ValueError as error:
+            _require_disk(error.__cause__, source.names[index])
             errors[index] = str(error)
             return nothing
         digest = np.frombuffer(info.digest, np.uint8)
@@ -62,6 +71,14 @@ def decode_all(source: Source, data: ConfigDict, put: Callable[[np.ndarray], obj
             put(np.ascontiguousarray(array))
     numbers = np.flatnonzero(infos["rows"])
     return Known(numbers, infos[numbers], dict(sorted(errors.items())))
+
+
+def _require_disk(cause: BaseException | None, name: str) -> None:
+    """Refuses what is the disk's fault: another time the image would not be left out."""
+    if isinstance(cause, OSError) and cause.errno not in (None, *_OF_THE_FILE):
+        raise UserError(
+            "data.path", name, f"cannot be read ({cause.strerror})", "mend that, and start again"
+        )
 
 
 def _in_order(
@@ -107,5 +124,5 @@ def unpack(table: Table) -> Known:
 def key_of(source: Source, data: ConfigDict) -> str:
     """Of all that the images at training size depend on."""
     contents = hashlib.sha256(source.digests.tobytes()).hexdigest()
-    parts = (_FORMAT, Image.__version__, contents, data.mode, data.image_size)
+    parts = (_FORMAT, openers(), contents, data.mode, data.image_size)
     return hashlib.sha256(repr((*parts, data.crop_prob > 0)).encode()).hexdigest()[:16]

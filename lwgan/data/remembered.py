@@ -1,6 +1,8 @@
 """Tables of what was read once, in the user's cache: a second start need not read it again."""
 
+import contextlib
 import hashlib
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -39,7 +41,7 @@ def recall(kind: str, *key: object) -> Table | None:
     try:
         path = path_of(kind, *key)
         found = read_table(path)
-        path.touch()
+        used(path)
     # A damaged file fails in every way.
     except Exception:
         return None
@@ -66,3 +68,10 @@ def unpack(packed: np.ndarray) -> list[str]:
     """What ``pack`` packed."""
     text = packed.tobytes().decode("utf-8", "surrogateescape")
     return text.split("\0") if text else []
+
+
+def used(path: pathlib.Path) -> None:
+    """Notes that an entry is used."""
+    # It may be somebody else's cache, or a read-only one.
+    with contextlib.suppress(OSError):
+        os.utime(path)

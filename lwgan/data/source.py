@@ -35,9 +35,14 @@ class Extent(NamedTuple):
     size: int
 
 
+def new_digest() -> "hashlib._Hash":
+    """A digest of 16 bytes that tells contents apart, of nothing yet."""
+    return hashlib.blake2b(digest_size=16)
+
+
 def digest_of(*parts: bytes) -> bytes:
-    """16 bytes that tell contents apart."""
-    digest = hashlib.blake2b(digest_size=16)
+    """The digest of bytes."""
+    digest = new_digest()
     for part in parts:
         digest.update(part)
     return digest.digest()

@@ -80,10 +80,12 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | Profil
     """From a profile's colours to sRGB; what there is to say instead if there is none."""
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in (opened.profile.profile_description or ""):
+        description = (opened.profile.profile_description or "").lower()
+        if "srgb" in description and "linear" not in description:
             return Profile.NONE
         own = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}[opened.profile.xcolor_space]
-        if own != mode and (own, mode) != ("RGB", "L"):
+        # Grey images become RGB when something else is done with them.
+        if own != mode and {own, mode} != {"RGB", "L"}:
             return Profile.LEFT
         return ImageCms.ImageCmsTransform(
             opened,
