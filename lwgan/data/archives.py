@@ -40,6 +40,7 @@ from lwgan.data.source import Extent, Source, digest_of, fingerprint_of
 from lwgan.errors import UserError
 from lwgan.runs.bars import counted
 from lwgan.runs.files import cache_root, replacing
+from lwgan.runs.locks import locked
 
 _PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _BLOCK = 512
@@ -131,7 +132,16 @@ def open_tar(path: pathlib.Path, what: str, *, keep: bool) -> Source:
     """
     with _whole(path, what), contextlib.ExitStack() as stack:
         file = stack.enter_context(_unpacked(path, what, keep=keep))
-        extents, links = _extents(file)
+        try:
+            extents, links = _extents(file)
+        except (ValueError, tarfile.TarError):
+            if file.name == str(path) or not isinstance(file.name, str):
+                raise
+            # Our own copy is damaged.
+            file.close()
+            os.unlink(file.name)
+            file = stack.enter_context(_unpacked(path, what, keep=keep))
+            extents, links = _extents(file)
         # It stays open.
         stack.pop_all()
     files = frozenset(extents)
@@ -270,8 +280,10 @@ def _unpacked(path: pathlib.Path, what: str, *, keep: bool) -> IO[bytes]:
     if keep:
         # Images are barely compressed by it.
         make_room(2 * status.st_size)
-        with replacing(target) as part, part.open("wb") as file:
-            _unpack(path, opener, file, part.parent, what)
+        with locked(target.with_suffix(".lock")):
+            if not target.exists():
+                with replacing(target) as part, part.open("wb") as file:
+                    _unpack(path, opener, file, part.parent, what)
         return target.open("rb")
     with contextlib.ExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryFile())

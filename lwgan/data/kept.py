@@ -46,7 +46,7 @@ def entries() -> Iterator[Entry]:
     }
     for path, what in (folders | files).items():
         # What is not finished is another process's; what is gone, it has removed.
-        if not is_part(path.name):
+        if not is_part(path.name) and path.suffix != ".lock":
             with contextlib.suppress(OSError):
                 yield _entry(path, what)
 

@@ -38,13 +38,33 @@ def profile(primaries, gamma):
             for name in (b"rTRC", b"gTRC", b"bTRC")
         },
     }
+    return written(b"RGB ", tags)
+
+
+def grey_profile(gamma):
+    """The bytes of a grey profile."""
+    text = b"Of the tests\0"
+    return written(
+        b"GRAY",
+        {
+            b"desc": b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78),
+            b"wtpt": b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(v * 65536)) for v in _D50),
+            b"kTRC": b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2),
+        },
+    )
+
+
+def written(space, tags):
+    """A profile of these tags."""
     table, body, start = b"", b"", 128 + 4 + 12 * len(tags)
     for name, content in tags.items():
         content += bytes(-len(content) % 4)
         table += name + struct.pack(">II", start + len(body), len(content))
         body += content
     illuminant = b"".join(struct.pack(">i", round(v * 65536)) for v in _D50)
-    head = bytes(8) + struct.pack(">I", 0x02100000) + b"mntrRGB XYZ " + bytes(12) + b"acsp"
+    head = (
+        bytes(8) + struct.pack(">I", 0x02100000) + b"mntr" + space + b"XYZ " + bytes(12) + b"acsp"
+    )
     head = head.ljust(68, b"\0") + illuminant
     whole = head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
     return struct.pack(">I", len(whole)) + whole[4:]

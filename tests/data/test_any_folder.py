@@ -146,6 +146,22 @@ def test_profiles_with_transparency_palette_and_grey(tmp_path, mode):
     assert (dataset.infos["profile"] == 1).all()
 
 
+def test_grey_profiles_with_and_without_transparency(tmp_path):
+    """A grey image with alpha becomes what it would be without."""
+    profile = icc.grey_profile(1.8)
+    for name, mode in {"l.png": "L", "la.png": "LA"}.items():
+        image = Image.new("L", (50, 40), 100)
+        if mode == "LA":
+            image.putalpha(255)
+        image.save(tmp_path / name, icc_profile=profile)
+    dataset = load(tmp_path)
+    # sRGB's curve at the light that a gamma of 1.8 gives to 100.
+    linear = (100 / 255) ** 1.8
+    expected = 255 * (1.055 * linear ** (1 / 2.4) - 0.055)
+    for name in dataset.names:
+        np.testing.assert_allclose(found(dataset, name), expected, atol=2)
+
+
 def test_profiles_that_cannot_be_used_are_left_and_counted(tmp_path):
     for name, profile in {
         "broken.png": b"no profile" * 20,

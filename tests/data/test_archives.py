@@ -270,3 +270,25 @@ def test_a_file_in_an_archive_goes_by_its_content(folder, tmp_path):
     buffer = io.BytesIO()
     drawn.noise(0).save(buffer, "png")
     assert np.asarray(source.read(source.names.index("all/no suffix"))).shape == (33, 40, 3)
+
+
+def test_a_damaged_copy_of_an_archive_is_made_anew(folder, tmp_path, cache):
+    path = packed(folder, tmp_path / "p.tgz")
+    first = open_source(settings(path))
+    (copy,) = cache.glob("unpacked/*.tar")
+    content = copy.read_bytes()
+    copy.write_bytes(content[:20_000])
+    again = open_source(settings(path))
+    assert again.fingerprint == first.fingerprint and copy.read_bytes() == content
+
+
+def test_a_link_to_a_folder_is_no_part_of_an_old_fingerprint(folder, tmp_path):
+    path = tmp_path / "p.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(folder / "0.png", "a/0.png")
+        member = tarfile.TarInfo("c")
+        member.type, member.linkname = tarfile.SYMTYPE, "a"
+        archive.addfile(member)
+    old = earlier_fingerprint(["a/0.png"], lambda name: (folder / "0.png").read_bytes())
+    assert open_source(settings(path), known=old).names == ["a/0.png"]
+    assert len(open_source(settings(path)).names) == 2

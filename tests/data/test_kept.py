@@ -143,3 +143,78 @@ def test_a_cache_that_is_a_file_is_the_users_error(folder, tmp_path, monkeypatch
     with pytest.raises(UserError, match=r"data\.cache = 'disk': images cannot be kept in"):
         load(folder)
     assert load(folder, cache="auto").kept.startswith("in memory")
+
+
+@pytest.mark.parametrize("cache", ["disk", "none"])
+def test_what_the_disk_fails_to_read_is_not_remembered(folder, root, cache):
+    config = drawn.settings(path=str(folder), cache=cache)
+    source = open_source(config)
+
+    def failing(index):
+        if index == 2:
+            raise OSError(5, "Input/output error")
+        return source.read(index)
+
+    with pytest.raises(UserError, match=r"data\.path = '2\.png': cannot be read \(Input/output"):
+        load_dataset(source._replace(read=failing), config)
+    assert len(load_dataset(source, config).names) == 5
+
+
+def test_a_digest_that_could_not_be_read_is_read_again(folder, monkeypatch):
+    from lwgan.data import folder as folder_module
+
+    monkeypatch.setattr(folder_module, "_FRESH_NS", 0)
+    config = drawn.settings(path=str(folder))
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_module, "_look", lambda root, name: (bytes(16), True))
+        assert not open_source(config).digests.any()
+    assert open_source(config).digests.any(1).all()
+
+
+def test_another_opener_looks_again(folder, monkeypatch):
+    from lwgan.data import folder as folder_module
+    from lwgan.data import known as known_module
+
+    monkeypatch.setattr(folder_module, "_FRESH_NS", 0)
+    (folder / "a.xyz").write_text("an image to a later version")
+    config = drawn.settings(path=str(folder))
+    source = open_source(config)
+    key = known_module.key_of(source, config)
+    for module in (folder_module, known_module):
+        monkeypatch.setattr(module, "openers", lambda: "99")
+    assert known_module.key_of(source, config) != key
+    monkeypatch.setattr(folder_module, "is_image_file", lambda file, name: True)
+    assert len(open_source(config).names) == 6
+
+
+def test_what_others_write_or_use_is_left_alone(folder, root, monkeypatch):
+    load(folder)
+    (part,) = (path.parent for path in root.glob("*/pixels"))
+    unfinished = part.rename(part.with_name(f"{part.name}.{os.getpid()}.part"))
+    load(folder, mode="grey")
+    kept.make_room(10**18)
+    kept.make_room(kept.room())
+    assert len([entry for entry in kept.entries() if entry.path.is_dir()]) == 1
+    kept.clear()
+    assert unfinished.exists()
+
+
+@pytest.mark.parametrize("crop_prob", [0.0, 0.5])
+def test_images_with_the_same_middle_look_alike_with_crops_too(tmp_path, crop_prob):
+    """Else images that are held out would be trained with when crops are turned on."""
+    middle = drawn.noise(0, (7, 7)).resize((90, 90), drawn.Image.Resampling.BICUBIC)
+    for number in range(2):
+        wide = drawn.noise(number, (180, 90))
+        wide.paste(middle, (45, 0))
+        wide.save(tmp_path / f"{number}.png")
+    first, second = load(tmp_path, cache="memory", crop_prob=crop_prob).infos["hash"]
+    assert np.bitwise_count(first ^ second) <= 3
+
+
+def test_nothing_decodes_and_the_disk_is_asked_for(tmp_path):
+    (tmp_path / "pics").mkdir()
+    for number in range(2):
+        (tmp_path / "pics" / f"{number}.jpg").write_text("no image")
+    for _ in range(2):
+        with pytest.raises(UserError, match="2 of 2 images do not decode"):
+            load(tmp_path / "pics")
