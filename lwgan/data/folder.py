@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -160,21 +161,33 @@ def _walk(root: str) -> Iterator[tuple[str, int, int]]:
             # A link back up.
             continue
         seen.add((here.st_dev, here.st_ino))
-        with os.scandir(os.path.join(root, prefix)) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
-                name = prefix + entry.name
-                if is_hidden(name):
-                    continue
-                try:
-                    status = entry.stat()
-                except OSError:
-                    yield name, -1, -1
-                    continue
-                if stat.S_ISDIR(status.st_mode):
-                    folders.append(f"{name}/")
-                elif stat.S_ISREG(status.st_mode):
-                    # The second also tells a change that set the first back.
-                    yield name, status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)
+        for entry in _entries(os.path.join(root, prefix), is_root=not prefix):
+            name = prefix + entry.name
+            if is_hidden(name):
+                continue
+            try:
+                status = entry.stat()
+            except OSError:
+                yield name, -1, -1
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                folders.append(f"{name}/")
+            elif stat.S_ISREG(status.st_mode):
+                # The second also tells a change that set the first back.
+                yield name, status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _entries(folder: str, *, is_root: bool) -> list[os.DirEntry]:
+    """What is in a folder, the last name first; one that is closed to us is a warning."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name, reverse=True)
+    # As lost+found is, at the root of a disk.
+    except PermissionError as error:
+        if is_root:
+            raise
+        logging.warning("Left out: the folder %s (%s)", folder, error.strerror)
+        return []
 
 
 def _contents(

@@ -261,3 +261,22 @@ def test_a_file_that_is_open_is_closed(folder):
     with pytest.raises(ValueError):
         formats.open_image_file(buffer, "a")
     assert buffer.closed
+
+
+def test_a_folder_that_is_closed_is_left_out_and_said(folder, monkeypatch, caplog):
+    (folder / "lost+found").mkdir()
+    drawn.noise(9).save(folder / "lost+found" / "9.png")
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).rstrip("/").endswith(caplog.closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    caplog.closed = "lost+found"
+    monkeypatch.setattr(os, "scandir", closed)
+    assert len(load(folder).names) == 5
+    assert "Left out: the folder" in caplog.text
+    caplog.closed = "images"
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\)"):
+        load(folder)
