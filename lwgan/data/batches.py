@@ -92,8 +92,7 @@ def read_batches(
         # Microseconds a step: handing them from thread to thread would take longer.
         for number in itertools.count():
             for indices in indices_at(seed, positions_at(number), len(among)):
-                taken = dataset.gather(among[indices.ravel()])
-                yield taken.reshape(*indices.shape, *taken.shape[1:])
+                yield dataset.gather(among[indices])
     else:
         for steps in parallel_map(read, range(2**62 // together), num_threads):
             yield from steps

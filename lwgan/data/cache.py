@@ -196,8 +196,9 @@ def _assemble(
     square = pixels.reshape(-1, *(data.image_size,) * 2, channels) if not data.crop_prob else None
 
     def gather(indices: np.ndarray) -> np.ndarray:
-        for index in indices[~trusted[indices]]:
-            at(index)
+        if folder:
+            for index in indices[~trusted[indices]]:
+                at(index)
         return square[indices]
 
     size = f"{where}, {pixels.size / 2**20:,.1f} MiB"

@@ -42,7 +42,7 @@ class Dataset:
     infos: np.ndarray
     # Index -> uint8 (H, W, C), not yet cropped where crops are drawn.
     at: Callable[[int], np.ndarray]
-    # Indices -> uint8 (B, S, S, C), where images are kept and none is to be cropped.
+    # Indices (…) -> uint8 (…, S, S, C), where images are kept and none is to be cropped.
     gather: Callable[[np.ndarray], np.ndarray] | None
     # Whether a batch is a matter of microseconds.
     in_memory: bool
