@@ -116,7 +116,7 @@ def show_batch(values: cli.Flags) -> None:
     from lwgan.runs.files import local_path, writing
     from lwgan.sampling.image_files import save_image
     from lwgan.sampling.sheets import make_sheet
-    from lwgan.training.checks import check_settings
+    from lwgan.training.checks import check_settings, lies_among_images
 
     if values.cache or values.cache_clear:
         print(what_is_kept(clear=values.cache_clear))
@@ -126,11 +126,9 @@ def show_batch(values: cli.Flags) -> None:
     out = local_path("--out", values.out)
     if out.suffix not in (".png", ".webp"):
         raise UserError("--out", str(out), "must end in .png or .webp", "name another")
-    if config.data.source == "folder" and not (values.image or values.check):
-        images_at = local_path("data.path", config.data.path).resolve()
-        if config.data.path and images_at in out.resolve().parents:
-            reason = "lies among the images, and would become one of them"
-            raise UserError("--out", str(out), reason, "name a place outside of data.path")
+    if not (values.image or values.check) and lies_among_images(config, out):
+        reason = "lies among the images, and would become one of them"
+        raise UserError("--out", str(out), reason, "name a place outside of data.path")
     if not out.parent.is_dir():
         raise UserError("--out", str(out), "its folder does not exist", "name another")
     if values.image:

@@ -35,7 +35,6 @@ from lwgan.data.formats import (
     suffix_of,
 )
 from lwgan.data.kept import make_room
-from lwgan.data.remembered import used
 from lwgan.data.source import Extent, Source, digest_of, fingerprint_of
 from lwgan.errors import UserError
 from lwgan.runs.bars import counted
@@ -109,8 +108,7 @@ def open_zip(path: pathlib.Path, what: str, *, keep: bool) -> Source:
 
     def content(name: str) -> bytes:
         member = members[name]
-        if member.file_size > MOST_BYTES:
-            raise ValueError(f"its {member.file_size:,} bytes are too many for an image")
+        _require_few(member.file_size)
         return archive.read(member)
 
     listing = _list_images(path, list(members), content, keep=keep)
@@ -152,8 +150,7 @@ def open_tar(path: pathlib.Path, what: str, *, keep: bool) -> Source:
         extent = extents[name]
         if extent == _NOWHERE:
             raise ValueError("is a link that leads to no file of the archive")
-        if extent.size > MOST_BYTES:
-            raise ValueError(f"its {extent.size:,} bytes are too many for an image")
+        _require_few(extent.size)
         return os.pread(file.fileno(), extent.size, extent.first)
 
     listing = _list_images(path, list(extents), content, keep=keep)
@@ -166,6 +163,17 @@ def open_tar(path: pathlib.Path, what: str, *, keep: bool) -> Source:
     source = _source(listing, content, lambda source: earlier_source(source, rows, mark))
     weakref.finalize(content, file.close)
     return source
+
+
+def _require_few(size: int) -> None:
+    if size > MOST_BYTES:
+        raise ValueError(f"its {size:,} bytes are too many for an image")
+
+
+def _stamp(path: pathlib.Path) -> tuple[str, int, int, int]:
+    """What changes when an archive does."""
+    status = path.stat()
+    return os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _source(
@@ -185,8 +193,7 @@ def _list_images(
     path: pathlib.Path, names: list[str], content: Callable[[str], bytes], *, keep: bool
 ) -> _Listing:
     """Which of an archive's files are images, with digests, which are remembered."""
-    status = path.stat()
-    key = os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, openers()
+    key = *_stamp(path), openers()
     packed = remembered.pack(names)
     table = remembered.recall("archives", *key)
     named = np.fromiter(map(is_image_name, names), bool, len(names))
@@ -266,12 +273,10 @@ def _unpacked(path: pathlib.Path, what: str, *, keep: bool) -> IO[bytes]:
     opener = next((_PACKED[first] for first in _PACKED if start.startswith(first)), None)
     if opener is None:
         return path.open("rb")
-    status = path.stat()
-    key = os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns
     try:
-        target = remembered.path_of("unpacked", *key).with_suffix(".tar")
+        target = remembered.path_of("unpacked", *_stamp(path)).with_suffix(".tar")
         if target.exists():
-            used(target)
+            remembered.used(target)
             return target.open("rb")
         if keep:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -279,7 +284,7 @@ def _unpacked(path: pathlib.Path, what: str, *, keep: bool) -> IO[bytes]:
         keep = False
     if keep:
         # Images are barely compressed by it.
-        make_room(2 * status.st_size)
+        make_room(2 * path.stat().st_size)
         with locked(target.with_suffix(".lock")):
             if not target.exists():
                 with replacing(target) as part, part.open("wb") as file:

@@ -16,10 +16,10 @@ from ml_collections import ConfigDict
 
 from lwgan.data import kept, remembered
 from lwgan.data.dataset import Dataset
-from lwgan.data.decode import PIL_MODES, digest_pixels, read_image, stored_ratio, stored_side
+from lwgan.data.decode import PIL_MODES, read_image, stored_ratio, stored_side
 from lwgan.data.known import INDEX, Known, decode_all, ends_of, key_of, pack, read_known, unpack
 from lwgan.data.limits import free_memory
-from lwgan.data.source import Source
+from lwgan.data.source import Source, digest_of
 from lwgan.errors import UserError
 from lwgan.runs.files import cache_root, remove, remove_parts, replacing
 from lwgan.runs.locks import locked
@@ -185,7 +185,7 @@ def _assemble(
         last = int(ends[index])
         here = pixels[last - math.prod(shape) : last].reshape(shape)
         if not trusted[index]:
-            if digest_pixels(here) != infos["digest"][index].tobytes():
+            if digest_of(here) != infos["digest"][index].tobytes():
                 name = source.names[known.numbers[index]]
                 logging.warning("The cache's copy of %s is damaged; it is made anew", name)
                 here[:] = _read_again(source, int(known.numbers[index]), data)

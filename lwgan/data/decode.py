@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from ml_collections import ConfigDict
 from PIL import Image, ImageOps
 
 from lwgan.data.limits import Budget, free_memory
-from lwgan.data.source import Source
+from lwgan.data.source import Source, digest_of
 from lwgan.data.values import Profile, profile_of, to_8_bits, to_srgb
 from lwgan.errors import UserError
 
@@ -143,14 +142,9 @@ def read_image(source: Source, index: int, data: ConfigDict) -> tuple[Info, np.n
     # Of the middle, so that random crops change nothing about which images look alike.
     tiny = resize(array, 32, centre_box(*array.shape[:2]))[..., :3].astype(np.int16)
     grey = plain or (data.mode != "grey" and bool((np.ptp(tiny, -1) <= 4).all()))
-    digest = digest_pixels(array)
+    digest = digest_of(np.ascontiguousarray(array))
     known = (format_, width, height, alpha, grey, int(profile), faint, clipped)
     return Info(*known, perceptual_hash(tiny), digest), array
-
-
-def digest_pixels(array: np.ndarray) -> bytes:
-    """16 bytes that tell pixels apart."""
-    return hashlib.blake2b(np.ascontiguousarray(array), digest_size=16).digest()
 
 
 def prepare(image: Image.Image, side: int, mode: str, ratio: float = math.inf) -> np.ndarray:

@@ -40,8 +40,8 @@ def new_digest() -> "hashlib._Hash":
     return hashlib.blake2b(digest_size=16)
 
 
-def digest_of(*parts: bytes) -> bytes:
-    """The digest of bytes."""
+def digest_of(*parts: bytes | np.ndarray) -> bytes:
+    """The digest of bytes, or of contiguous arrays."""
     digest = new_digest()
     for part in parts:
         digest.update(part)

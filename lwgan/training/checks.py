@@ -127,16 +127,21 @@ def check_devices(config: ConfigDict, devices: int) -> None:
         )
 
 
+def lies_among_images(config: ConfigDict, path: pathlib.Path) -> bool:
+    """Whether a path is the folder ``data.path``, or below it."""
+    if config.data.source != "folder" or not config.data.path:
+        return False
+    images = local_path("data.path", config.data.path).resolve()
+    return path.resolve().is_relative_to(images)
+
+
 def check_place(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Refuses a run among its own images, where the next start would find its samples.
 
     Raises:
       UserError: the directory lies in the folder ``data.path``.
     """
-    if config.data.source != "folder" or not config.data.path:
-        return
-    images = local_path("data.path", config.data.path).resolve()
-    if images in (workdir.resolve(), *workdir.resolve().parents):
+    if lies_among_images(config, workdir):
         raise UserError(
             "--workdir",
             str(workdir),
