@@ -87,9 +87,9 @@ def _good_images(
                     image = upright(to_8_bits(opened).image)
                     mode = "RGBA" if image.has_transparency_data else "RGB"
                     if profile_of(image) is Profile.CONVERTED:
-                        image = to_srgb(
-                            image if image.mode in ("CMYK", "L") else image.convert(mode)
-                        )
+                        # With a transparent value, grey becomes RGBA first: it is in no channel.
+                        keeps = mode == "RGB" and image.mode in ("CMYK", "L")
+                        image = to_srgb(image if keeps else image.convert(mode))
                     pixels = to_rgb(np.asarray(image.convert(mode)), background)
                     return features.at_size(pixels)
         except MemoryError:
