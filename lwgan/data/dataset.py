@@ -10,7 +10,8 @@ from lwgan.data.decode import centre_box, crop, resize
 # What the random numbers of a seed are for, as part of a NumPy generator's key.
 ORDER, CROP = 0, 1
 
-# What is known of each image: the fields of ``decode.Info``, and its size as it is kept.
+# What is known of each image: the fields of ``decode.Info``, then how it looks as it is kept: its
+# perceptual hash, the digest of its pixels (duplicates have the same), its size.
 RECORD = np.dtype(
     [
         ("format", "S8"),

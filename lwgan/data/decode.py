@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from PIL import Image, ImageOps
 
 from lwgan.data.limits import Budget, free_memory
-from lwgan.data.source import Source, digest_of
+from lwgan.data.source import Source
 from lwgan.data.values import Profile, profile_of, to_8_bits, to_srgb
 from lwgan.errors import UserError
 
@@ -44,7 +44,7 @@ class Info(NamedTuple):
     height: int
     # Some of it is transparent.
     alpha: bool
-    # Without colour.
+    # Stored without colour.
     grey: bool
     # A value of ``values.Profile``.
     profile: int
@@ -52,10 +52,6 @@ class Info(NamedTuple):
     faint: bool
     # Floats, some beyond 0 … 1.
     clipped: bool
-    # Perceptual, 64 bits: near duplicates differ in few of them.
-    hash: int
-    # Of the pixels at training size: duplicates have the same.
-    digest: bytes
 
 
 # Left, top, right, bottom.
@@ -139,12 +135,8 @@ def read_image(source: Source, index: int, data: ConfigDict) -> tuple[Info, np.n
     # Pillow raises many kinds.
     except Exception as error:
         raise ValueError(str(error) or type(error).__name__) from error
-    # Of the middle, so that random crops change nothing about which images look alike.
-    tiny = resize(array, 32, centre_box(*array.shape[:2]))[..., :3].astype(np.int16)
-    grey = plain or (data.mode != "grey" and bool((np.ptp(tiny, -1) <= 4).all()))
-    digest = digest_of(np.ascontiguousarray(array))
-    known = (format_, width, height, alpha, grey, int(profile), faint, clipped)
-    return Info(*known, perceptual_hash(tiny), digest), array
+    known = (format_, width, height, alpha, plain, int(profile), faint, clipped)
+    return Info(*known), array
 
 
 def prepare(image: Image.Image, side: int, mode: str, ratio: float = math.inf) -> np.ndarray:
@@ -256,13 +248,3 @@ def resize(array: np.ndarray, size: int, box: Box) -> np.ndarray:
 def crop(array: np.ndarray, size: int, prob: float, key: Sequence[int]) -> np.ndarray:
     """uint8 (H, W, C) at (size, size, C): a random-resized crop as ``draw_crop`` draws it."""
     return resize(array, size, draw_crop(*array.shape[:2], prob, key))
-
-
-def perceptual_hash(tiny: np.ndarray) -> int:
-    """64 bits of (32, 32, C) that barely change with size, compression and brightness.
-
-    Which of the 8×8 lowest frequencies lie above their median.
-    """
-    waves = np.cos(np.pi * np.outer(np.arange(1, 9), np.arange(32) + 0.5) / 32)
-    lowest = waves @ tiny.mean(-1) @ waves.T
-    return int.from_bytes(np.packbits(lowest > np.median(lowest)).tobytes(), "big")

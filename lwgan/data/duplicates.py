@@ -18,6 +18,11 @@ _SHOWN = 3
 _BLOCK = 1 << 20
 
 
+# The side of an image that is hashed, and eight frequencies over it.
+TINY = 32
+_WAVES = np.cos(np.pi * np.outer(np.arange(1, 9), np.arange(TINY) + 0.5) / TINY)
+
+
 class Pairs(NamedTuple):
     """How many images are alike."""
 
@@ -27,6 +32,19 @@ class Pairs(NamedTuple):
     near: int
     # The first few such pairs, as indices.
     shown: list[tuple[int, int]]
+
+
+def perceptual_hashes(tiny: np.ndarray) -> np.ndarray:
+    """Of integers (N, 32, 32, C): 64 bits each that barely change with size, compression and
+    brightness, uint64 (N,).
+
+    Which of the 8×8 lowest frequencies lie above their median.
+    """
+    grey = sum(np.moveaxis(tiny, -1, 0)) / tiny.shape[-1]
+    # Rounded, for what is 0 but for rounding would lie on either side.
+    lowest = np.round(_WAVES @ grey @ _WAVES.T, 6).reshape(-1, 64)
+    median = np.sort(lowest, 1)[:, 31:33].mean(1, keepdims=True)
+    return np.packbits(lowest > median, axis=1).view(">u8").ravel().astype(np.uint64)
 
 
 def find_pairs(hashes: np.ndarray, digests: np.ndarray) -> Pairs:

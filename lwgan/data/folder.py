@@ -1,6 +1,5 @@
 """Folders of images, and which kind of place a path is."""
 
-import concurrent.futures
 import hashlib
 import os
 import pathlib
@@ -28,6 +27,7 @@ from lwgan.data.formats import (
 )
 from lwgan.data.formats import what_to_do as how
 from lwgan.data.source import Extent, Source, fingerprint_of, new_digest
+from lwgan.data.threads import plain_map
 from lwgan.errors import UserError
 from lwgan.runs.bars import counted
 from lwgan.runs.files import local_path
@@ -43,6 +43,8 @@ _OTHERS = {b"7z\xbc\xaf": "7z", b"Rar!": "rar", b"\x28\xb5\x2f\xfd": "zstd"}
 _UNREAD = bytes(16)
 # Files at once: on a network drive it is waiting that costs.
 _READERS, _AT_ONCE = 16, 4096
+# Bytes of a file read at once.
+_BLOCK = 1 << 16
 # A file that was changed so short ago may change again without another time.
 _FRESH_NS = 2 * 10**9
 
@@ -214,18 +216,11 @@ def _contents(
         known &= are_images
     todo = np.flatnonzero(~known)
     began = time.time_ns()
-    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-        looks = (
-            look
-            for first in range(0, len(todo), _AT_ONCE)
-            for look in pool.map(
-                lambda row: _look(root, names[row]), todo[first : first + _AT_ONCE]
-            )
-        )
-        for row, (digest, is_image) in zip(
-            todo, counted(looks, "Looking at files", len(todo), "files"), strict=True
-        ):
-            digests[row], are_images[row] = np.frombuffer(digest, np.uint8), is_image
+    look = lambda rows: [_look(place, names[row]) for row in rows]  # noqa: E731
+    looks = plain_map(look, todo, _READERS, _AT_ONCE)
+    looks = counted(looks, "Looking at files", len(todo), "files")
+    for row, (digest, is_image) in zip(todo, looks, strict=True):
+        digests[row], are_images[row] = np.frombuffer(digest, np.uint8), is_image
     if keep and len(todo):
         # Nor what could not be read, perhaps for the moment.
         unread = are_images & ~digests.any(1)
@@ -248,15 +243,20 @@ def _same_names(
     return tuple(np.array(pairs, np.int64).reshape(-1, 2).T)
 
 
-def _look(root: pathlib.Path, name: str) -> tuple[bytes, bool]:
+def _look(root: str, name: str) -> tuple[bytes, bool]:
     """A file's digest, and whether it is an image; one that cannot be read goes by its name."""
-    named = is_image_name(name)
+    named, path = is_image_name(name), os.path.join(root, name)
     try:
-        with (root / name).open("rb") as file:
-            if not named and not is_image_file(file, name):
-                return _UNREAD, False
-        # An image of Pillow's closes its file.
-        with (root / name).open("rb") as file:
-            return hashlib.file_digest(file, new_digest).digest(), True
+        if not named:
+            # An image of Pillow's closes its file.
+            with open(path, "rb") as file:
+                if not is_image_file(file, name):
+                    return _UNREAD, False
+        # Without a buffer: of many threads, each waits for the interpreter after every call.
+        with open(path, "rb", buffering=0) as file:
+            digest = new_digest()
+            while block := file.read(_BLOCK):
+                digest.update(block)
+            return digest.digest(), True
     except OSError:
         return _UNREAD, named

@@ -1,27 +1,28 @@
 """What is known of a source's images at training size, which is found out by decoding them."""
 
-import concurrent.futures
 import errno
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from lwgan.data.dataset import RECORD
-from lwgan.data.decode import PIL_MODES, read_image, stored_side
+from lwgan.data.decode import PIL_MODES, Info, centre_box, read_image, resize, stored_side
+from lwgan.data.duplicates import TINY, perceptual_hashes
 from lwgan.data.formats import openers
 from lwgan.data.limits import num_cores
 from lwgan.data.remembered import Table, read_table
-from lwgan.data.source import Source
+from lwgan.data.source import Source, digest_of
+from lwgan.data.threads import plain_map
 from lwgan.errors import UserError
 from lwgan.runs.bars import counted
 
 # Of the files that keep images; another number and they are made anew.
-_FORMAT = 2
+_FORMAT = 3
 # Bytes of decoded images that wait to be written, and threads, at most.
 _AHEAD, _MOST_THREADS = 1 << 26, 64
 # Errors that a file has for good; Pillow's own have no number.
@@ -52,25 +53,47 @@ def decode_all(source: Source, data: ConfigDict, put: Callable[[np.ndarray], obj
     errors: dict[int, str] = {}
     nothing = np.empty((0, 0, 0), np.uint8)
 
-    def one(index: int) -> np.ndarray:
-        try:
-            info, array = read_image(source, index, data)
-        except ValueError as error:
-            _require_disk(error.__cause__, source.names[index])
-            errors[index] = str(error)
-            return nothing
-        digest = np.frombuffer(info.digest, np.uint8)
-        infos[index] = (*info[:-1], digest, *array.shape[:2])
-        return array
+    def some(indices: Sequence[int]) -> list[np.ndarray]:
+        found = {}
+        for index in indices:
+            try:
+                found[index] = read_image(source, index, data)
+            except ValueError as error:
+                _require_disk(error.__cause__, source.names[index])
+                errors[index] = str(error)
+        if found:
+            infos[list(found)] = _records(list(found.values()), data)
+        return [found[index][1] if index in found else nothing for index in indices]
 
     side = stored_side(data)
     ahead = max(2 * _MOST_THREADS, _AHEAD // (side * side * len(PIL_MODES[data.mode])))
-    arrays = _in_order(one, count, data.num_threads, ahead)
+    workers = data.num_threads if data.num_threads > 0 else min(num_cores(), _MOST_THREADS)
+    arrays = plain_map(some, range(count), workers, ahead)
     for array in counted(arrays, "Reading images", count):
         if array.size:
-            put(np.ascontiguousarray(array))
+            put(array)
     numbers = np.flatnonzero(infos["rows"])
     return Known(numbers, infos[numbers], dict(sorted(errors.items())))
+
+
+def _records(images: list[tuple[Info, np.ndarray]], data: ConfigDict) -> np.ndarray:
+    """What is to be known of decoded images, of RECORD (N,); together, for many are small."""
+    infos, arrays = zip(*images, strict=True)
+    records = np.zeros(len(infos), RECORD)
+    for name, column in zip(Info._fields, zip(*infos, strict=True), strict=True):
+        records[name] = column
+    # Of the middle, so that random crops change nothing about which images look alike.
+    tiny = np.stack([resize(array, TINY, centre_box(*array.shape[:2])) for array in arrays])
+    tiny = tiny[..., :3].astype(np.int16)
+    records["hash"] = perceptual_hashes(tiny)
+    if data.mode != "grey":
+        # NumPy is slow along a short last axis.
+        channels = np.ascontiguousarray(np.moveaxis(tiny, -1, 0))
+        records["grey"] |= (np.ptp(channels, 0) <= 4).all((1, 2))
+    digests = b"".join(digest_of(array) for array in arrays)
+    records["digest"] = np.frombuffer(digests, np.uint8).reshape(-1, 16)
+    records["rows"], records["columns"] = np.transpose([array.shape[:2] for array in arrays])
+    return records
 
 
 def _require_disk(cause: BaseException | None, name: str) -> None:
@@ -79,16 +102,6 @@ def _require_disk(cause: BaseException | None, name: str) -> None:
         raise UserError(
             "data.path", name, f"cannot be read ({cause.strerror})", "mend that, and start again"
         )
-
-
-def _in_order(
-    function: Callable[[int], np.ndarray], count: int, num_threads: int, ahead: int
-) -> Iterator[np.ndarray]:
-    """A function of 0, 1, … in order, on threads: no TensorFlow has to start for this."""
-    workers = num_threads if num_threads > 0 else min(num_cores(), _MOST_THREADS)
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for first in range(0, count, ahead):
-            yield from pool.map(function, range(first, min(first + ahead, count)))
 
 
 def read_known(folder: pathlib.Path) -> Known:
