@@ -32,15 +32,15 @@ def measure(name: str, changes: dict[str, int], folder: pathlib.Path) -> None:
 
     from lwgan.runs import checkpoint
     from lwgan.training.actions import require_finite
-    from lwgan.training.session import layout_of, recipe_of
-    from lwgan.training.state import build_gan, init_state, on_devices
+    from lwgan.training.recipes import layout_of, recipe_of
+    from lwgan.training.state import build_gan, first_state, on_devices
     from lwgan.training.step import make_update
 
     config = importlib.import_module(f"configs.{name}").get_config()
     config.train.grad_accum = 1
     config.update_from_flattened_dict(changes)
     gan = build_gan(config)
-    current = on_devices(jax.jit(lambda: init_state(gan, 0))())
+    current = on_devices(first_state(gan, 0))
     update = make_update(gan, recipe_of(config, num_images=1000))
     side = config.data.image_size
     images = np.zeros((*layout_of(config).positions(0).shape, side, side, 3), np.uint8)

@@ -66,8 +66,8 @@ def lwgan_jobs(setting: Setting) -> Jobs:
     import numpy as np
 
     from lwgan.sampling.sampler import Sampler
-    from lwgan.training.session import layout_of, recipe_of
-    from lwgan.training.state import build_gan, init_state, on_devices
+    from lwgan.training.recipes import layout_of, recipe_of
+    from lwgan.training.state import build_gan, first_state, on_devices
     from lwgan.training.step import make_update
 
     config = importlib.import_module(f"configs.{setting.config}").get_config()
@@ -75,7 +75,7 @@ def lwgan_jobs(setting: Setting) -> Jobs:
     config.train.batch_size, config.train.grad_accum = setting.batch_size, 1
     assert config.loss.gp_every == CYCLE
     gan = build_gan(config)
-    current = on_devices(jax.jit(lambda: init_state(gan, 0))())
+    current = on_devices(first_state(gan, 0))
     update = make_update(gan, recipe_of(config, num_images=1000))
     side = setting.image_size
     shape = (*layout_of(config).positions(0).shape, side, side, 3)

@@ -16,4 +16,6 @@ def get_config() -> ConfigDict:
     config.data.source = "tfds"
     config.data.name = "oxford_flowers102"
     config.data.split = "train+validation+test"
+    # As few micro-batches as fit.
+    config.train.grad_accum = -1
     return config

@@ -14,4 +14,6 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     # To be named on the command line.
     config.data.path = ""
+    # As few micro-batches as fit.
+    config.train.grad_accum = -1
     return config

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from lwgan.errors import INTERRUPTED, USER_ERROR, Interrupted, UserError
+from lwgan.errors import INTERRUPTED, USER_ERROR, Interrupted, UserError, on_devices
 from lwgan.runs import log
+from lwgan.runs.compiled import keep_programs
 from lwgan.settings.defaults import by_full_name
 
 if TYPE_CHECKING:
@@ -60,7 +61,10 @@ def run(
             if takes_config:
                 _define_config(values, argv)
             _parse(values, argv)
-            command(values)
+            keep_programs(write="dry_run" not in values or not values.dry_run)
+            size = values.batch_size if "batch_size" in values else None
+            with on_devices("--batch_size", size, "use a smaller one"):
+                command(values)
     except UserError as error:
         _say(f"error: {error}")
         sys.exit(USER_ERROR)

@@ -1,5 +1,8 @@
 """The one error that a user can cause, and the one way to be interrupted."""
 
+import contextlib
+from collections.abc import Iterator
+
 # Exit codes; 0: finished, 1: anything else.
 USER_ERROR, INTERRUPTED = 2, 75
 
@@ -24,3 +27,31 @@ class Interrupted(BaseException):
 
     No ``Exception``, as KeyboardInterrupt is none: whoever catches those must not take it for one.
     """
+
+
+# Where the device is another's as well.
+BESIDE_OTHERS = (
+    "if another process has the device, set XLA_PYTHON_CLIENT_PREALLOCATE=false for both, or "
+    "JAX_PLATFORMS=cpu for this one"
+)
+
+
+@contextlib.contextmanager
+def on_devices(what: str, value: object, do: str) -> Iterator[None]:
+    """What does not fit into a device's memory, and devices that cannot be had, are in one line.
+
+    Raises:
+      UserError: names ``what`` and its ``value``, how much it was, and says what to do.
+    """
+    try:
+        yield
+    # JAX's own errors are such; it is not imported here, for other commands do without.
+    except RuntimeError as error:
+        first = str(error).splitlines()[0].rstrip(".") if str(error) else ""
+        _, exhausted, much = first.partition("RESOURCE_EXHAUSTED: ")
+        if exhausted:
+            reason = f"does not fit into the memory of a device ({much})"
+            raise UserError(what, value, reason, f"{do}; {BESIDE_OTHERS}") from None
+        if first.startswith("Unable to initialize backend"):
+            raise UserError("JAX", None, first, BESIDE_OTHERS) from None
+        raise

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from lwgan.errors import UserError
+from lwgan.runs.compiled import FOLDER
 from lwgan.runs.files import cache_root, is_part, remove
 
 # Folders of files, and what these hold.
@@ -44,7 +45,8 @@ def entries() -> Iterator[Entry]:
     files = {
         path: what for kind, what in _KINDS.items() for path in sorted((root / kind).glob("*.*"))
     }
-    for path, what in (folders | files).items():
+    programs = {path: "compiled programs" for path in sorted((root / FOLDER).glob("*"))}
+    for path, what in (folders | files | programs).items():
         # What is not finished is another process's; what is gone, it has removed.
         if not is_part(path.name) and path.suffix != ".lock":
             with contextlib.suppress(OSError):

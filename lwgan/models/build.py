@@ -35,6 +35,7 @@ def build_generator(config: ConfigDict, dtype: jnp.dtype = jnp.float32) -> Gener
         freq_chan_attn=model.freq_chan_attn,
         antialias=model.antialias,
         icnr_init=model.icnr_init,
+        remat=model.remat,
         axis_name=AXIS,
         dtype=dtype,
     )
@@ -56,6 +57,7 @@ def build_discriminator(config: ConfigDict, dtype: jnp.dtype = jnp.float32) -> D
         side_channels=model.side_channels or 64,
         side_attention=model.side_attention,
         recon_size=model.recon_size,
+        remat=model.remat,
         dtype=dtype,
     )
 

@@ -42,16 +42,19 @@ class Discriminator(nn.Module):
     side_channels: int
     side_attention: bool
     recon_size: int
+    # Compute activations again in the backward pass instead of keeping them.
+    remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, quadrant: jax.Array) -> DiscriminatorOutput:
         x = self._strided(images.astype(self.dtype))
         features = {}
+        shrink = nn.remat(Downsample) if self.remat else Downsample
         while (size := x.shape[1]) > 8:
             if size in self.attn_resolutions:
                 x = self._attention(f"attention_{size}")(x)
-            x = Downsample(
+            x = shrink(
                 self._features(size // 2),
                 self.antialias,
                 dtype=self.dtype,
@@ -76,7 +79,8 @@ class Discriminator(nn.Module):
         return min(2**self.fmap_inverse_coef // size, self.fmap_max)
 
     def _attention(self, name: str) -> Attention:
-        return Attention(self.attn_heads, self.attn_head_dim, dtype=self.dtype, name=name)
+        attend = nn.remat(Attention) if self.remat else Attention
+        return attend(self.attn_heads, self.attn_head_dim, dtype=self.dtype, name=name)
 
     def _decoder(self, channels: int):
         return lambda name: Decoder(

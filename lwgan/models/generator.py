@@ -59,6 +59,8 @@ class Generator(nn.Module):
     freq_chan_attn: bool
     antialias: bool
     icnr_init: bool
+    # Compute activations again in the backward pass instead of keeping them.
+    remat: bool = False
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
 
@@ -76,23 +78,26 @@ class Generator(nn.Module):
             latents, train=train
         )
         excite = FrequencyContext if self.freq_chan_attn else GlobalContext
+        attend = nn.remat(Attention) if self.remat else Attention
+        # ``train`` is the third argument.
+        grow = nn.remat(UpBlock, static_argnums=3) if self.remat else UpBlock
         gates = {}
         for size, drawn in zip(noise_sizes(self.image_size), noise, strict=True):
             if size // 2 in self.attn_resolutions:
-                x = Attention(
+                x = attend(
                     self.attn_heads,
                     self.attn_head_dim,
                     dtype=self.dtype,
                     name=f"attention_{size // 2}",
                 )(x)
-            x = UpBlock(
+            x = grow(
                 self.features(size),
                 self.antialias,
                 self.icnr_init,
                 self.axis_name,
                 dtype=self.dtype,
                 name=f"block_{size}",
-            )(x, drawn, train=train)
+            )(x, drawn, train)
             target = EXCITATIONS.get(size, math.inf)
             if target <= self.image_size:
                 gates[target] = excite(
@@ -138,7 +143,7 @@ class UpBlock(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, noise: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, noise: jax.Array, train: bool) -> jax.Array:
         x = Upsample(self.icnr_init, dtype=self.dtype, name="upsample")(x)
         if self.antialias:
             x = blur(x)

@@ -112,6 +112,9 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "recon_size": Setting(
             128, "pixels of the decoders' output", power_of_two(16, 1024), fixed=True
         ),
+        "remat": Setting(
+            False, "compute activations twice instead of keeping them: less memory, more time"
+        ),
     },
     "loss": {
         "kind": Setting("hinge", "the adversarial loss", fixed=True),
@@ -164,11 +167,15 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "batch_size": Setting(
             40, "real images of a step, over all devices and micro-batches", at_least(1)
         ),
-        "grad_accum": Setting(4, "micro-batches of a step", at_least(1)),
+        "grad_accum": Setting(
+            4,
+            "micro-batches of a step; negative: as few as fit into the memory, for good",
+            at_least(1, negative=True),
+        ),
         "precision": Setting(
-            "float32",
-            "of matrix products and convolutions",
-            one_of("float32", "tf32", "bfloat16"),
+            "auto",
+            "of matrix products and convolutions; auto: what the device is best at",
+            one_of("auto", "float32", "tf32", "bfloat16"),
         ),
         "seed": Setting(0, "of everything random", between(0, 2**32 - 1), fixed=True),
         "log_every": Setting(50, "steps", at_least(1)),
@@ -234,6 +241,7 @@ def reference_config() -> ConfigDict:
     config.augment.per_example = False
     # Copies of the live generator until step 24,002.
     config.ema.schedule = "reference"
+    config.train.precision = "float32"
     return config
 
 

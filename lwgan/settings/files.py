@@ -21,6 +21,7 @@ ADDED = {
         "resize": "clean",
         "background": "white",
     },
+    "model": {"remat": False},
     "optim": {"freeze_d": 0},
     "train": {"max_recoveries": 3},
 }

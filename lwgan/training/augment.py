@@ -131,7 +131,7 @@ def augment_images(
     coin_keys: jax.Array,
     *,
     types: tuple[str, ...],
-    prob: float,
+    prob: float | jax.Array,
     hflip: bool,
     flip_unaugmented: bool,
 ) -> jax.Array:

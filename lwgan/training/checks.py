@@ -112,19 +112,25 @@ def check_settings(config: ConfigDict) -> None:
 def check_devices(config: ConfigDict, devices: int) -> None:
     """Refuses a batch that does not divide evenly over devices and micro-batches.
 
+    A negative ``train.grad_accum`` leaves the micro-batches open.
+
     Raises:
-      UserError: names the nearest batch size that does.
+      UserError: names the nearest batch size that does, and micro-batches that keep the batch.
     """
-    batch, accum = config.train.batch_size, config.train.grad_accum
+    batch, accum = config.train.batch_size, max(1, config.train.grad_accum)
     parts = devices * accum
-    if batch % parts:
-        near = max(1, round(batch / parts)) * parts
-        raise UserError(
-            "train.batch_size",
-            batch,
-            f"must be a multiple of {devices} devices × {accum} micro-batches",
-            f"use {near}",
-        )
+    if batch % parts == 0:
+        return
+    near = max(1, round(batch / parts)) * parts
+    share, rest = divmod(batch, devices)
+    others = [number for number in range(1, share + 1) if share % number == 0]
+    keeping = min(others, key=lambda number: (abs(number - accum), -number), default=0)
+    raise UserError(
+        "train.batch_size",
+        batch,
+        f"must be a multiple of {devices} devices × {accum} micro-batches",
+        f"use {near}" if rest else f"use {near}, or keep it with train.grad_accum={keeping}",
+    )
 
 
 def lies_among_images(config: ConfigDict, path: pathlib.Path) -> bool:

@@ -1,8 +1,9 @@
 """What a run would need: its programs compiled and a few real steps timed, and nothing written."""
 
+import functools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -15,9 +16,12 @@ from lwgan.runs import checkpoint
 from lwgan.runs.files import local_path
 from lwgan.settings.defaults import flatten
 from lwgan.training.actions import draw_grids
+from lwgan.training.compiling import compiled_ahead
+from lwgan.training.devices import describe_devices
+from lwgan.training.gradients import Terms
+from lwgan.training.micro_batches import step_bytes
 from lwgan.training.session import batches_from, prepare, state_at
 from lwgan.training.state import TrainState
-from lwgan.training.step import Program
 
 # To time each kind of step for.
 _SECONDS = 5.0
@@ -67,19 +71,22 @@ def estimate(
     )
     yield from (f"{name} = {value!r}" for name, value in flatten(config).items())
     yield f"The dataset: {summary(session.dataset)}"
-    state = state_at(session, session.step)
+    config = session.config
+    with compiled_ahead(session.update, session.gan, config) as update:
+        state = state_at(session, session.step)
     checkpoint_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     counts = (_count(tree) for tree in (state.g_params, state.d_params))
     yield "Parameters: {:,} of the generator, {:,} of the discriminator".format(*counts)
 
     batches = batches_from(session, session.first)
-    images, programs = next(batches), session.update.programs()
-    memory = max(_memory(program, state, images) for program, _ in programs.values())
+    programs = update.programs()
+    memory = max(step_bytes(program.compiled()) for program, _ in programs.values())
     start = time.perf_counter() - began
-    yield f"Memory: {memory / _MIB:,.0f} MiB for a step on each device ({_devices()})"
+    yield f"Memory: {memory / _MIB:,.0f} MiB for a step on each device ({describe_devices()})"
     steps = {}
     for name, (program, share) in programs.items():
-        state, seconds = _time_steps(program, state, batches)
+        advance = functools.partial(program, augment_prob=update.augment_prob)
+        state, seconds = _time_steps(advance, state, batches)
         steps[name] = seconds, share
     compiling, samples = _time_samples(config, state) if config.sample.every else (0.0, 0.0)
     num_images = len(session.training)
@@ -116,39 +123,20 @@ def _count(params: Params) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def _memory(program: Program, state: TrainState, images: np.ndarray) -> int:
-    """Bytes that the program takes on a device: state, images, results and all between."""
-    stats = program.lower(state, images).compile().memory_analysis()
-    return (
-        stats.argument_size_in_bytes
-        + stats.output_size_in_bytes
-        # Results that lie where the old state was.
-        - stats.alias_size_in_bytes
-        + stats.temp_size_in_bytes
-        + stats.generated_code_size_in_bytes
-    )
-
-
-def _devices() -> str:
-    """The devices in words, with what each has."""
-    device = jax.local_devices()[0]
-    limit = (device.memory_stats() or {}).get("bytes_limit")
-    room = f", which has {limit / _MIB:,.0f} MiB for JAX" if limit else ""
-    return f"{jax.device_count()} × {device.device_kind}{room}"
-
-
 def _time_steps(
-    program: Program, state: TrainState, batches: Iterator[np.ndarray]
+    advance: Callable[[TrainState, np.ndarray], tuple[TrainState, Terms]],
+    state: TrainState,
+    batches: Iterator[np.ndarray],
 ) -> tuple[TrainState, float]:
     """The state after a few steps of one kind, and the mean seconds of one; two warm up first."""
     for _ in range(2):
         began = time.perf_counter()
-        state = jax.block_until_ready(program(state, next(batches))[0])
+        state = jax.block_until_ready(advance(state, next(batches))[0])
         seconds = time.perf_counter() - began
     count = int(np.clip(_SECONDS / seconds, _LEAST_STEPS, _MOST_STEPS))
     began = time.perf_counter()
     for _ in range(count):
-        state, _ = program(state, next(batches))
+        state, _ = advance(state, next(batches))
     jax.block_until_ready(state)
     return state, (time.perf_counter() - began) / count
 

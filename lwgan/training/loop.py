@@ -1,6 +1,7 @@
 """Training a run: from where it stands, through the loop, back where it went wrong."""
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from clu import metric_writers, parameter_overview
 from ml_collections import ConfigDict
 
 from lwgan.data.doctor import summary
-from lwgan.errors import Interrupted, UserError
+from lwgan.errors import Interrupted, UserError, on_devices
 from lwgan.metrics.evaluator import Evaluator
 from lwgan.runs import checkpoint, log, manifest, tracking
 from lwgan.runs.directory import is_run, record_start, require_writable
@@ -26,6 +27,7 @@ from lwgan.training.actions import (
     log_actions,
     save_action,
 )
+from lwgan.training.compiling import compiled_ahead
 from lwgan.training.evaluation import best_checkpoint, best_checkpoints, open_evaluator, own_way
 from lwgan.training.followers import after_saving, build_followers, make_up_for
 from lwgan.training.gradients import Terms
@@ -33,10 +35,11 @@ from lwgan.training.profile import profiling
 from lwgan.training.session import Session, batches_from, prepare, state_at
 from lwgan.training.signals import Signals
 from lwgan.training.state import TrainState
+from lwgan.training.step import Update
 
 _HOUR = 3600
-# After a start: so few may be lost while a program compiles.
-_FEW_STEPS = 16
+# Where a step does not fit.
+_LESS = "use more micro-batches, or model.remat=True"
 
 
 def train(
@@ -78,7 +81,8 @@ def train(
                     dict(fresh=fresh, accept_new_data=accept_new_data, init_from=init_from),
                 )
                 evaluator = open_evaluator(session)
-            state = train_session(session, evaluator, signals, profile=profile)
+            with on_devices("train.grad_accum", session.config.train.grad_accum, _LESS):
+                state = train_session(session, evaluator, signals, profile=profile)
             _name_the_best(session, evaluator)
     except Interrupted:
         raise Interrupted(_what_is_saved(path, fresh=fresh)) from None
@@ -159,7 +163,7 @@ def train_session(
       UserError: it went wrong more than ``train.max_recoveries`` times in a row.
       Interrupted: a signal asked for the end; the last state is saved.
     """
-    with signals.at_once():
+    with signals.at_once(), _compiled(session) as session:
         state, first, in_a_row = state_at(session, session.step), session.first, 0
         if session.origin:
             # From here on the run needs no other.
@@ -189,6 +193,16 @@ def train_session(
             )
             restored = state_at(session, first)
             state = restored.replace(recoveries=restored.recoveries + in_a_row)
+
+
+@contextlib.contextmanager
+def _compiled(session: Session) -> Iterator[Session]:
+    """The session with its programs compiled, if they are ours to compile."""
+    if not isinstance(session.update, Update):
+        yield session
+        return
+    with compiled_ahead(session.update, session.gan, session.config) as update:
+        yield dataclasses.replace(session, update=update)
 
 
 def train_from(
@@ -229,7 +243,7 @@ def train_from(
         _describe(writer, config, state)
         make_up_for(followers, session, state, metrics, signals)
         state, metrics, finished = loop_steps(
-            _interruptible(session, first, saver, signals),
+            session.update,
             state,
             batches,
             metrics=metrics,
@@ -250,34 +264,6 @@ def _told_what_is_not_finite(writer: metric_writers.MetricWriter) -> Iterator[No
     except NotFinite as event:
         writer.write_texts(event.step, {"train/not_finite": event.what})
         raise
-
-
-def _interruptible(
-    session: Session, first: int, saver: checkpoint.Saver, signals: Signals
-) -> Callable[[int, TrainState, np.ndarray], tuple[TrainState, Terms]]:
-    """The update; where it compiles, soon after the start, an end at once costs nothing else."""
-
-    def update(
-        step: int, state: TrainState, images: np.ndarray
-    ) -> tuple[TrainState, Mapping[str, float]]:
-        if not is_first_of_its_kind(step, first, session.config.loss.gp_every):
-            return session.update(step, state, images)
-        saver.wait()
-        with signals.at_once():
-            return session.update(step, state, images)
-
-    return update
-
-
-def is_first_of_its_kind(step: int, first: int, gp_every: int) -> bool:
-    """Whether a step, of those soon after ``first``, is the first with or without the penalty."""
-
-    def with_penalty(step: int) -> bool:
-        return (step - 1) % gp_every == 0
-
-    before = range(first + 1, step)
-    soon = len(before) < _FEW_STEPS
-    return soon and all(with_penalty(other) != with_penalty(step) for other in before)
 
 
 def loop_steps(

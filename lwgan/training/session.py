@@ -2,13 +2,13 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lwgan.data.batches import Layout, read_batches
+from lwgan.data.batches import read_batches
 from lwgan.data.cache import load_dataset
 from lwgan.data.dataset import Dataset
 from lwgan.data.holdout import split
@@ -17,11 +17,12 @@ from lwgan.metrics.records import read_records
 from lwgan.runs import checkpoint, manifest
 from lwgan.runs.directory import Run, RunInfo, is_run, read_run, resolve_run
 from lwgan.settings.files import changes
-from lwgan.training.augment import prob_for
 from lwgan.training.checks import check_devices, check_place, check_settings, without_effect
-from lwgan.training.losses import LOSSES
-from lwgan.training.state import Gan, TrainState, build_gan, init_state, on_devices
-from lwgan.training.step import Recipe, Update, make_update
+from lwgan.training.gradients import Terms
+from lwgan.training.micro_batches import resolve
+from lwgan.training.recipes import layout_of, recipe_of
+from lwgan.training.state import Gan, TrainState, build_gan, first_state, init_state, on_devices
+from lwgan.training.step import make_update
 from lwgan.training.transfer import Origin, find_origin, start_from
 
 
@@ -38,7 +39,8 @@ class Session:
     training: np.ndarray
     held_out: np.ndarray
     gan: Gan
-    update: Update
+    # An ``Update``, or another function like it.
+    update: Callable[[int, TrainState, np.ndarray], tuple[TrainState, Terms]]
     # Of the checkpoint to go on from; None: there is none yet.
     step: int | None
     # Newer checkpoints, and what is the matter with each.
@@ -86,7 +88,10 @@ def prepare(
         steps, damaged = manifest.examine(workdir)
         # Now, and not at the first evaluation.
         read_records(workdir)
-    origin = find_origin(run, init_from, config, new=fresh or not known, begun=bool(steps))
+    begun = known and not fresh
+    origin = find_origin(run, init_from, config, new=not begun, begun=bool(steps))
+    config = resolve(config, run.config.train.grad_accum if begun else None)
+    check_devices(config, jax.device_count())
     step, gan = steps[-1] if steps else None, build_gan(config)
     if step is not None:
         checkpoint.require_networks(workdir, step, _shapes_of(gan))
@@ -129,43 +134,12 @@ def _announce(run: Run, config: ConfigDict, step: int | None, note: str) -> None
         print(line, flush=True)
 
 
-def recipe_of(config: ConfigDict, num_images: int) -> Recipe:
-    """What the step needs of the settings, and of how many images are trained with."""
-    prob = config.augment.prob
-    return Recipe(
-        seed=config.train.seed,
-        batch_size=config.train.batch_size,
-        precision=config.train.precision,
-        loss=config.loss.kind,
-        gp_weight=config.loss.gp_weight,
-        gp_every=config.loss.gp_every,
-        aux_weight=config.loss.aux_weight,
-        augment_types=tuple(config.augment.types),
-        augment_prob=prob if prob >= 0 else prob_for(num_images),
-        augment_per_example=config.augment.per_example,
-        hflip=config.augment.hflip,
-        ema_schedule=config.ema.schedule,
-        ema_half_life=1000 * config.ema.half_life,
-        unroll=jax.default_backend() == "cpu" or config.train.grad_accum == 1,
-    )
-
-
-def layout_of(config: ConfigDict) -> Layout:
-    """How the images of a step are divided over batches, micro-batches and devices."""
-    return Layout(
-        batches=1 + LOSSES[config.loss.kind].generator_needs_reals,
-        batch_size=config.train.batch_size,
-        grad_accum=config.train.grad_accum,
-        devices=jax.device_count(),
-    )
-
-
 def state_at(session: Session, step: int | None) -> TrainState:
     """The state to go on from, on the devices: the run's at ``step``, or the first one."""
     seed = session.config.train.seed
     if step in manifest.saved_steps(session.workdir):
         return on_devices(checkpoint.restore(session.workdir, step, _shapes_of(session.gan)))
-    first = jax.jit(lambda: init_state(session.gan, seed))()
+    first = first_state(session.gan, seed)
     return on_devices(start_from(first, session.origin) if session.origin else first)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lwgan.keys import Draw, draw_latents, example_keys, step_key
 from lwgan.models.build import AXIS, Params
@@ -19,8 +20,8 @@ from lwgan.training.gradients import Terms, accumulate, apply_updates
 from lwgan.training.losses import LOSSES, gradient_penalty, reconstruction
 from lwgan.training.state import Gan, TrainState
 
-# The compiled update of one kind of step.
-Program = Callable[[TrainState, jax.Array], tuple[TrainState, Terms]]
+# The compiled update of one kind of step: of the state, the images and ``augment_prob``.
+Program = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Terms]]
 
 MATMUL_PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "highest"}
 
@@ -41,7 +42,7 @@ class Recipe:
     gp_every: int
     aux_weight: float
     augment_types: tuple[str, ...]
-    augment_prob: float
+    augment_prob: float | jax.Array
     # Else one coin for the whole micro-batch, as in lightweight-gan.
     augment_per_example: bool
     hflip: bool
@@ -67,10 +68,13 @@ class Update:
     penalized: Program
     # Steps; 0: no step has the penalty.
     gp_every: int
+    # float32 (); no part of the programs, for it changes with the number of images.
+    augment_prob: np.float32
 
     def __call__(self, step: int, state: TrainState, images: jax.Array) -> tuple[TrainState, Terms]:
         with_penalty = self.gp_every and (step - 1) % self.gp_every == 0
-        return (self.penalized if with_penalty else self.plain)(state, images)
+        program = self.penalized if with_penalty else self.plain
+        return program(state, images, self.augment_prob)
 
     def programs(self) -> dict[str, tuple[Program, float]]:
         """Those that training runs, by name, with their shares of the steps, in their order."""
@@ -83,11 +87,16 @@ def make_update(gan: Gan, recipe: Recipe) -> Update:
     """The training step, compiled when it is first called."""
 
     def compiled(with_penalty: bool) -> Program:
-        body = functools.partial(update_networks, gan, recipe, with_penalty)
-        return jax.pmap(body, AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=0)
+        def body(state: TrainState, images: jax.Array, prob: jax.Array) -> tuple[TrainState, Terms]:
+            own = dataclasses.replace(recipe, augment_prob=prob)
+            return update_networks(gan, own, with_penalty, state, images)
+
+        return jax.pmap(
+            body, AXIS, in_axes=(None, 0, None), out_axes=(None, None), donate_argnums=0
+        )
 
     gp_every = recipe.gp_every if recipe.gp_weight > 0 else 0
-    return Update(compiled(False), compiled(True), gp_every)
+    return Update(compiled(False), compiled(True), gp_every, np.float32(recipe.augment_prob))
 
 
 def update_networks(
@@ -164,8 +173,6 @@ def discriminator_step(
     augmentation, and to the augmented fakes, as in lightweight-gan.
     """
     loss = LOSSES[recipe.loss]
-    # The penalty needs float32, and its gradients share their forward pass with the losses.
-    network = gan.discriminator.clone(dtype=jnp.float32) if with_penalty else gan.discriminator
 
     def micro_batch(params: Params, g_stats: Params, micro: jax.Array, images: jax.Array):
         latent_keys = keys.of_examples(Draw.D_LATENTS, micro)
@@ -179,7 +186,7 @@ def discriminator_step(
         look = functools.partial(view, recipe, keys=real_keys, coin_keys=real_coins, real=True)
         quadrant = jax.random.randint(keys.of_micro_batch(Draw.D_QUADRANT, micro), (), 0, 4)
 
-        judge = functools.partial(judge_images, network, params, quadrant)
+        judge = functools.partial(judge_images, gan.discriminator, params, quadrant)
         judged_real = judge(images, look, with_gradient=with_penalty)
         judged_fake = judge(fake, lambda images: images, with_gradient=with_penalty)
         terms = adversarial_terms(loss.discriminator, judged_real.output, judged_fake.output)

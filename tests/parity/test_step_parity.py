@@ -25,7 +25,7 @@ from lwgan.models.generator import draw_noise
 from lwgan.runs import checkpoint
 from lwgan.runs.directory import read_run
 from lwgan.training.augment import AUGMENTATIONS
-from lwgan.training.session import recipe_of
+from lwgan.training.recipes import recipe_of
 from lwgan.training.state import TrainState, build_gan, init_state
 from lwgan.training.step import update_networks
 

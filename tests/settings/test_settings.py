@@ -280,15 +280,35 @@ def test_config_files_choose_nothing_without_effect(path):
 
 
 @pytest.mark.parametrize(
-    ("batch", "accum", "devices", "near"),
-    [(40, 4, 3, 36), (10, 4, 1, 8), (3, 2, 4, 8), (1, 1, 8, 8), (22, 1, 8, 24)],
+    ("batch", "accum", "devices", "near", "keeping"),
+    [
+        (40, 4, 3, 36, None),
+        (10, 4, 1, 8, 5),
+        (3, 2, 4, 8, None),
+        (1, 1, 8, 8, None),
+        (22, 1, 8, 24, None),
+        (40, 4, 4, 48, 5),
+        (40, 4, 8, 32, 5),
+        (40, -1, 3, 39, None),
+    ],
 )
-def test_batch_that_does_not_divide_is_refused_with_the_nearest(batch, accum, devices, near):
+def test_batch_that_does_not_divide_is_refused_with_the_nearest(
+    batch, accum, devices, near, keeping
+):
     config = with_settings(train__batch_size=batch, train__grad_accum=accum)
-    message = rf"train\.batch_size = {batch}: .*{devices} devices × {accum} micro.*; use {near}\."
-    with pytest.raises(UserError, match=message):
+    kept = f", or keep it with train.grad_accum={keeping}" if keeping else ""
+    words = rf"{devices} devices × {max(1, accum)} micro.*; use {near}{kept}\."
+    with pytest.raises(UserError, match=rf"train\.batch_size = {batch}: .*{words}"):
         check_devices(config, devices)
     check_devices(with_settings(train__batch_size=near, train__grad_accum=accum), devices)
+    if keeping:
+        check_devices(with_settings(train__batch_size=batch, train__grad_accum=keeping), devices)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 4, 6, 8])
+def test_ffhq_divides_over_the_usual_numbers_of_devices(devices):
+    config = importlib.import_module("configs.ffhq").get_config()
+    check_devices(config, devices)
 
 
 @pytest.mark.parametrize(

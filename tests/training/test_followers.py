@@ -16,7 +16,7 @@ from lwgan.runs import manifest
 from lwgan.runs.checkpoint import Saver
 from lwgan.training import actions, followers, session
 from lwgan.training.followers import ATTEMPT
-from lwgan.training.loop import is_first_of_its_kind, train
+from lwgan.training.loop import train
 from tests import kill_training, tiny
 from tests.metrics.test_evaluator import Means
 
@@ -196,15 +196,6 @@ def test_a_signal_before_the_first_step_has_nothing_to_save(tmp_path, monkeypatc
     with pytest.raises(Interrupted, match=r"^saved at step 1; the same command continues$"):
         train(config, tmp_path / "run")
     assert manifest.saved_steps(tmp_path / "run") == [1]
-
-
-@pytest.mark.parametrize(
-    ("first", "gp_every", "expected"),
-    [(0, 4, {1, 2}), (3, 4, {4, 5}), (4, 4, {5, 6}), (0, 1, {1}), (7, 1, {8}), (1, 100, {2})],
-)
-def test_which_steps_compile(first, gp_every, expected):
-    found = {s for s in range(first + 1, first + 60) if is_first_of_its_kind(s, first, gp_every)}
-    assert found == expected
 
 
 def test_training_works_in_a_thread(tmp_path):

@@ -9,7 +9,8 @@ from lwgan.data.batches import indices_at
 from lwgan.errors import UserError
 from lwgan.runs import manifest
 from lwgan.training.loop import run_directory
-from lwgan.training.session import batches_from, layout_of, prepare, recipe_of, state_at
+from lwgan.training.recipes import layout_of, recipe_of
+from lwgan.training.session import batches_from, prepare, state_at
 from lwgan.training.state import init_state
 from tests import drawn, tiny
 

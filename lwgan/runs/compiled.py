@@ -1,0 +1,103 @@
+"""Compiled programs in the user's cache, so that only the first start has to compile them.
+
+JAX keeps them; what it leaves to others is said here: where, how much, and what a kill has damaged.
+"""
+
+import hashlib
+import os
+import pathlib
+import platform
+import sys
+import zlib
+
+from lwgan.errors import UserError
+from lwgan.runs.files import cache_root, remove
+
+# Folder in the user's cache.
+FOLDER = "compiled"
+# Bytes of all programs of a machine.
+_MOST = 2**30
+# JAX's own; where one of them is set, nothing is set here.
+_PLACE, _SWITCH = "JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"
+# Seconds; what compiles sooner is not kept.
+_LEAST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+# Its time of change: entries that are older have been found whole.
+_LOOKED = "looked"
+
+
+def keep_programs(*, write: bool = True) -> None:
+    """Has JAX keep what it compiles from now on, unless the environment speaks of that itself.
+
+    Without ``write``, only what is there is used. Where nothing can be written, nothing is kept.
+    """
+    if {_PLACE, _SWITCH} & set(os.environ):
+        return
+    try:
+        folder = cache_root() / FOLDER / _machine()
+        if write:
+            folder.mkdir(parents=True, exist_ok=True)
+            _tidy(folder)
+        elif not folder.is_dir():
+            return
+    except (OSError, UserError):
+        return
+    _tell_jax(_PLACE, str(folder))
+    _tell_jax(_LEAST, 0.1 if write else 1e9)
+
+
+def _tell_jax(variable: str, value: str | float) -> None:
+    """JAX reads the environment when it is imported; it may have been."""
+    os.environ[variable] = str(value)
+    if jax := sys.modules.get("jax"):
+        jax.config.update(variable.lower(), value)
+
+
+def _machine() -> str:
+    """Of the processor, for other machines that share the folder may know fewer instructions."""
+    flags = ""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        flags = next(line for line in lines if line.lower().startswith(("flags", "features")))
+    except (OSError, StopIteration):
+        pass
+    return hashlib.sha256((platform.machine() + flags).encode()).hexdigest()[:16]
+
+
+def _tidy(folder: pathlib.Path) -> None:
+    """Removes what was written last and is not whole, then the oldest of what is too much."""
+    looked = folder / _LOOKED
+    since = looked.stat().st_mtime_ns if looked.exists() else 0
+    looked.touch()
+    entries = []
+    for path in folder.glob("*-cache"):
+        try:
+            status = path.stat()
+            whole = status.st_mtime_ns < since or _is_whole(path.read_bytes())
+        except FileNotFoundError:
+            # Another process tidies too.
+            continue
+        if whole:
+            entries.append((max(status.st_atime, status.st_mtime), status.st_size, path))
+        else:
+            remove(path)
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in sorted(entries):
+        if total <= _MOST:
+            break
+        remove(path)
+        total -= size
+
+
+def _is_whole(entry: bytes) -> bool:
+    """Whether an entry of JAX's cache can be unpacked; without zstandard it uses zlib."""
+    try:
+        if entry.startswith(b"\x28\xb5\x2f\xfd"):
+            import zstandard
+
+            zstandard.ZstdDecompressor().decompress(entry)
+        else:
+            zlib.decompress(entry)
+    # Each raises an error of its own.
+    except Exception:
+        return False
+    return True

@@ -1,0 +1,44 @@
+"""The devices that there are: what they compute best in, and how much fits on them."""
+
+import jax
+from ml_collections import ConfigDict
+
+from lwgan.data.limits import free_memory
+
+_MIB = 2**20
+# Of the memory that is there, what a program may take: allocators need some room.
+_USABLE = 0.9
+
+
+def describe_devices() -> str:
+    """The devices in words, with what each has."""
+    device = jax.local_devices()[0]
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    room = f", which has {limit / _MIB:,.0f} MiB for JAX" if limit else ""
+    return f"{jax.device_count()} × {device.device_kind}{room}"
+
+
+def memory_limit() -> int:
+    """Bytes that a program may take on each device of this process."""
+    device = jax.local_devices()[0]
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    return int(_USABLE * (limit or free_memory() / jax.local_device_count()))
+
+
+def precision_of(config: ConfigDict) -> str:
+    """``train.precision``, or what auto stands for on these devices.
+
+    That is bfloat16 on TPUs, and on GPUs that compute in it (NVIDIA's from compute capability 8.0,
+    AMD's that JAX supports); tf32 on other GPUs; float32 on CPUs.
+    """
+    if config.train.precision != "auto":
+        return config.train.precision
+    device = jax.local_devices()[0]
+    if device.platform == "tpu":
+        return "bfloat16"
+    if device.platform != "gpu":
+        return "float32"
+    capability = str(getattr(device, "compute_capability", ""))
+    major = capability.partition(".")[0]
+    able = int(major) >= 8 if major.isdecimal() else capability.startswith("gfx")
+    return "bfloat16" if able else "tf32"

@@ -1,0 +1,88 @@
+"""As few micro-batches as fit into the memory: found from the compiled step, kept in the run."""
+
+import contextlib
+import math
+
+import jax
+import jax.stages
+from absl import logging
+from ml_collections import ConfigDict
+
+from lwgan.errors import UserError
+from lwgan.training.compiling import lower
+from lwgan.training.devices import memory_limit
+from lwgan.training.recipes import recipe_of
+from lwgan.training.state import build_gan
+from lwgan.training.step import make_update
+
+_MIB = 2**20
+
+
+def resolve(config: ConfigDict, kept: int | None) -> ConfigDict:
+    """The settings with ``train.grad_accum`` above 0: as asked for, or the run's, or what fits.
+
+    ``kept`` is that of a run that has begun, for its result depends on it.
+
+    Raises:
+      UserError: not even one image at once fits.
+    """
+    if config.train.grad_accum > 0:
+        return config
+    number = kept if kept and kept > 0 else _fewest(config)
+    return _with(config, number)
+
+
+def step_bytes(program: jax.stages.Compiled) -> int:
+    """Bytes that a program takes on a device: state, images, results and all between."""
+    stats = program.memory_analysis()
+    return (
+        stats.argument_size_in_bytes
+        + stats.output_size_in_bytes
+        # Results that lie where the old state was.
+        - stats.alias_size_in_bytes
+        + stats.temp_size_in_bytes
+        + stats.generated_code_size_in_bytes
+    )
+
+
+def _fewest(config: ConfigDict) -> int:
+    share, limit = config.train.batch_size // jax.device_count(), memory_limit()
+    # Of one micro-batch alone; no number needs less than its share of that.
+    whole = 0.0
+    for number in range(1, share + 1):
+        if share % number or whole / number > limit:
+            continue
+        needed = _needed(_with(config, number))
+        whole = max(whole, needed * number if needed < math.inf else 0)
+        if needed <= limit:
+            logging.info(
+                "train.grad_accum: %d micro-batches of %d images, for %.0f of %.0f MiB fit",
+                number,
+                share // number,
+                needed / _MIB,
+                limit / _MIB,
+            )
+            return number
+    raise UserError(
+        "train.grad_accum",
+        config.train.grad_accum,
+        f"a step of one image at a time needs more than the {limit / _MIB:,.0f} MiB there are",
+        "use model.remat=True, or a smaller model.fmap_max or data.image_size",
+    )
+
+
+def _needed(config: ConfigDict) -> float:
+    """Bytes of the step that takes most; infinite where the compiler finds no way."""
+    gan = build_gan(config)
+    programs = make_update(gan, recipe_of(config, num_images=1)).programs()
+    # With the penalty, where there is one.
+    program, _ = next(iter(programs.values()))
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        return step_bytes(lower(program, gan, config).compile())
+    return math.inf
+
+
+def _with(config: ConfigDict, number: int) -> ConfigDict:
+    config = config.copy_and_resolve_references()
+    config.train.grad_accum = number
+    return config
