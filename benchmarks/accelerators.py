@@ -41,7 +41,8 @@ def compiled_step(size: int, chips: int, accum: int):
     from jax.sharding import PartitionSpec as P
 
     from configs import ffhq
-    from lwgan.models.build import AXIS, CHANNELS
+    from lwgan.models.build import CHANNELS
+    from lwgan.models.devices import AXIS
     from lwgan.training import devices
     from lwgan.training.recipes import recipe_of
     from lwgan.training.state import build_gan, init_state

@@ -38,8 +38,8 @@ def _block(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     xs, ys = (np.array_split(z.astype(np.float64), groups) for z in (x, y))
     xx, yy, xy = _sums(xs, xs), _sums(ys, ys), _sums(xs, ys)
     # No image is compared with itself.
-    xx[np.diag_indices(groups)] -= [_kernel(z, z, paired=True).sum() for z in xs]
-    yy[np.diag_indices(groups)] -= [_kernel(z, z, paired=True).sum() for z in ys]
+    xx[np.diag_indices(groups)] -= [_kernel(np.einsum("nd,nd->n", z, z), z).sum() for z in xs]
+    yy[np.diag_indices(groups)] -= [_kernel(np.einsum("nd,nd->n", z, z), z).sum() for z in ys]
 
     def estimate(kept: np.ndarray) -> float:
         n, m = (sum(len(z) for z, keep in zip(zs, kept, strict=True) if keep) for zs in (xs, ys))
@@ -53,9 +53,15 @@ def _block(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 def _sums(xs: list[np.ndarray], ys: list[np.ndarray]) -> np.ndarray:
     """The kernel summed over each pair of groups: (groups, groups)."""
-    return np.array([[_kernel(x, y).sum() for y in ys] for x in xs])
+    all_ys, starts = np.concatenate(ys), np.cumsum([0, *map(len, ys[:-1])])
+    return np.array([np.add.reduceat(_kernel(x @ all_ys.T, x).sum(0), starts) for x in xs])
 
 
-def _kernel(x: np.ndarray, y: np.ndarray, paired: bool = False) -> np.ndarray:
-    products = np.einsum("nd,nd->n", x, y) if paired else x @ y.T
-    return (products / x.shape[1] + 1) ** 3
+def _kernel(products: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """(x·y / D + 1)³ of products x·y, which are overwritten."""
+    products /= x.shape[1]
+    products += 1
+    # NumPy's power takes ten times as long.
+    cubes = products * products
+    cubes *= products
+    return cubes

@@ -1,52 +1,121 @@
 """What nearest neighbours in feature space tell: precision, recall, memorisation.
 
-All float64.
+All pairs are compared on the devices, block by block, in float32, about the mean so that little is
+lost; where figures hang on the distances themselves, the few that matter are taken in float64.
 """
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from lwgan.models.devices import divided, num_devices, whole
 
 # Neighbours that an image's surroundings are measured by.
 K = 3
-# Of a block of distances: 64 MiB.
+# Of a block of distances: 32 MiB on each device.
 ROWS, COLUMNS = 1024, 8192
 # Of the mean squared distance: what is closer is one image twice.
 SAME = 1e-6
+# Neighbours whose distances are taken in float64, and rows of them at once.
+_CANDIDATES, _EXACT_ROWS = 16, 256
+
+
+class Block(NamedTuple):
+    """Some features on the devices, float32 (R, D), padded to a fixed number of rows."""
+
+    # Index of the first one.
+    first: int
+    # Without the padding.
+    count: int
+    features: jax.Array
 
 
 def precision_and_recall(samples: np.ndarray, reals: np.ndarray, k: int = K) -> tuple[float, float]:
-    """Improved precision and recall of features (N, D) and (M, D), in float64 (arXiv:1904.06991).
+    """Improved precision and recall of features (N, D) and (M, D) (arXiv:1904.06991).
 
     Precision is the share of samples that lie no farther from some real image than its k-th nearest
     real one does; recall is the same with the sets exchanged. Each has more than ``k`` images.
     """
-    return _covered(samples, reals, k), _covered(reals, samples, k)
+    mean = reals.mean(0, dtype=np.float64)
+    rows, columns = list(_rows(samples - mean)), _columns(reals - mean)
+    radii = _kth(reals - mean, columns, k)
+    own_radii = _kth(samples - mean, _columns(samples - mean), k)
+    among_reals, among_samples = np.zeros(len(samples), bool), np.zeros(len(reals), bool)
+    for row in rows:
+        near = _padded(own_radii[row.first : row.first + row.count], len(row.features), -1)
+        for column in columns:
+            around = _padded(
+                radii[column.first : column.first + column.count], len(column.features), -1
+            )
+            covered = _covered(row.features, column.features, near, around)
+            for found, all_found, block in zip(
+                covered, (among_reals, among_samples), (row, column), strict=True
+            ):
+                here = slice(block.first, block.first + block.count)
+                all_found[here] |= np.asarray(found)[: block.count]
+    return float(among_reals.mean()), float(among_samples.mean())
 
 
-def _covered(points: np.ndarray, centres: np.ndarray, k: int) -> float:
-    radii = np.concatenate([_kth(rows, centres, k) for _, rows in _parts(centres, ROWS)])
-    inside = [
-        np.any(
-            [
-                (_squared(rows, part) <= radii[first : first + len(part)]).any(1)
-                for first, part in _parts(centres, COLUMNS)
-            ],
-            axis=0,
-        )
-        for _, rows in _parts(points, ROWS)
+@jax.jit
+def _covered(
+    rows: jax.Array, columns: jax.Array, row_radii: jax.Array, column_radii: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Which rows lie in the ball of some column, and which columns in that of some row."""
+    squared = _squared_on_device(rows, columns)
+    return (squared <= column_radii[None]).any(1), (squared <= row_radii[:, None]).any(0)
+
+
+def _kth(features: np.ndarray, columns: list[Block], k: int) -> np.ndarray:
+    """The squared distance (N,) of each to its k-th nearest other."""
+    found = []
+    for row in _rows(features):
+        # Itself as well.
+        best = jnp.full((len(row.features), k + 1), jnp.inf)
+        for column in columns:
+            best = _smallest(row.features, column.features, column.count, best)
+        found.append(np.asarray(best[:, k])[: row.count])
+    return np.concatenate(found)
+
+
+@jax.jit
+def _smallest(rows: jax.Array, columns: jax.Array, count: int, best: jax.Array) -> jax.Array:
+    squared = _squared_on_device(rows, columns)
+    squared = jnp.where((jnp.arange(len(columns)) < count)[None], squared, jnp.inf)
+    both = jnp.concatenate([best, squared], 1)
+    return -jax.lax.top_k(-both, best.shape[1])[0]
+
+
+def _rows(features: np.ndarray) -> Iterator[Block]:
+    """Blocks that are divided over the devices."""
+    size = -(-ROWS // num_devices()) * num_devices()
+    for first in range(0, len(features), size):
+        part = features[first : first + size].astype(np.float32)
+        yield Block(first, len(part), jax.device_put(_padded(part, size, 0), divided()))
+
+
+def _columns(features: np.ndarray) -> list[Block]:
+    """Blocks that each device has whole."""
+    size = min(COLUMNS, len(features))
+    parts = ((n, features[n : n + size].astype(np.float32)) for n in range(0, len(features), size))
+    return [
+        Block(first, len(part), jax.device_put(_padded(part, size, 0), whole()))
+        for first, part in parts
     ]
-    return float(np.concatenate(inside).mean())
 
 
-def _kth(rows: np.ndarray, centres: np.ndarray, k: int) -> np.ndarray:
-    """The squared distance (R,) of each row, one of the centres, to its k-th nearest other."""
-    nearest = np.empty((len(rows), 0))
-    for _, part in _parts(centres, COLUMNS):
-        nearest = np.hstack([nearest, _squared(rows, part)])
-        nearest = np.partition(nearest, min(k, nearest.shape[1] - 1), 1)[:, : k + 1]
-    return nearest.max(1)
+def _padded(array: np.ndarray, size: int, value: float) -> np.ndarray:
+    missing = [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1)
+    return np.pad(array, missing, constant_values=value)
+
+
+def _squared_on_device(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The squared distances of (N, D) and (M, D): (N, M)."""
+    products = jnp.matmul(x, y.T, precision="highest")
+    squares = jnp.square(x).sum(1)[:, None] + jnp.square(y).sum(1)[None]
+    return jnp.maximum(squares - 2 * products, 0)
 
 
 class Memorisation(NamedTuple):
@@ -80,8 +149,9 @@ def memorisation(samples: np.ndarray, training: np.ndarray, mirrored: np.ndarray
         return Memorisation(
             np.zeros((len(samples), K), int), np.full(len(samples), unknown), *[unknown] * 3
         )
-    indices, distances = _nearest(samples, training, mirrored)
-    own_indices, own = _nearest(training, training, mirrored, among_themselves=True)
+    indices, squared = _nearest(samples, training, mirrored)
+    own_indices, own_squared = _nearest(training, training, mirrored, among_themselves=True)
+    distances, own = np.sqrt(squared), np.sqrt(own_squared)
     ratios = distances[:, 0] / own[indices[:, 0], 0]
     # The nearest neighbour of an image's neighbour, were the image itself not there.
     neighbour = own_indices[:, 0]
@@ -99,15 +169,13 @@ def memorisation(samples: np.ndarray, training: np.ndarray, mirrored: np.ndarray
 def _without_doubles(training: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
     """The first of each image that is there, or its mirror image, more than once: int (M',)."""
     limit = SAME * 2 * training.var(0, dtype=np.float64).sum()
+    _, squared = _nearest(training, training, mirrored, among_themselves=True, count=1)
+    # What has no near neighbour is no double; of these, all earlier ones are looked at.
     kept = np.ones(len(training), bool)
-    for row, rows in _parts(training, ROWS):
-        for first, part in _parts(training, COLUMNS):
-            earlier = first + np.arange(len(part)) < row + np.arange(len(rows))[:, None]
-            squared = np.minimum(
-                _squared(rows, part), _squared(rows, mirrored[first : first + len(part)])
-            )
-            same = earlier & (squared < limit)
-            kept[row : row + len(rows)] &= ~same.any(1)
+    for row in np.flatnonzero(squared[:, 0] < limit):
+        earlier = _squared(training[row : row + 1], training[:row])
+        turned = _squared(training[row : row + 1], mirrored[:row])
+        kept[row] = not (np.minimum(earlier, turned) < limit).any()
     return np.flatnonzero(kept)
 
 
@@ -117,37 +185,69 @@ def _nearest(
     mirrored: np.ndarray,
     *,
     among_themselves: bool = False,
+    count: int = K,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The K nearest training images of each point, and their distances: (N, K) each.
+    """The nearest training images of each point, and their squared distances: (N, count) each.
 
     ``among_themselves``: the points are the training images, and none is its own neighbour.
     """
-    blocks = []
-    for row, rows in _parts(points, ROWS):
-        indices, best = np.empty((len(rows), 0), int), np.empty((len(rows), 0))
-        for first, part in _parts(training, COLUMNS):
-            here = np.arange(first, first + len(part))
-            squared = np.minimum(
-                _squared(rows, part), _squared(rows, mirrored[first : first + len(part)])
-            )
-            if among_themselves:
-                squared[row + np.arange(len(rows))[:, None] == here] = np.inf
-            indices = np.hstack([indices, np.broadcast_to(here, squared.shape)])
-            best = np.hstack([best, squared])
-            order = np.argsort(best, 1, kind="stable")[:, :K]
-            indices, best = (np.take_along_axis(x, order, 1) for x in (indices, best))
-        blocks.append((indices, np.sqrt(best)))
-    indices, distances = zip(*blocks, strict=True)
-    return np.concatenate(indices), np.concatenate(distances)
+    mean = training.mean(0, dtype=np.float64)
+    columns, turned = _columns(training - mean), _columns(mirrored - mean)
+    indices, squared = [], []
+    for row in _rows(points - mean):
+        own = row.first + np.arange(len(row.features)) if among_themselves else -1
+        best = (
+            jnp.full((len(row.features), min(_CANDIDATES, len(training))), jnp.inf),
+            jnp.full((len(row.features), min(_CANDIDATES, len(training))), -1),
+        )
+        for column, mirror in zip(columns, turned, strict=True):
+            best = _candidates(row.features, column, mirror.features, own, best)
+        found = np.asarray(best[1])[: row.count]
+        for first in range(0, row.count, _EXACT_ROWS):
+            some = found[first : first + _EXACT_ROWS]
+            start = row.first + first
+            exact = _exact(points[start : start + len(some)], some, training, mirrored)
+            # What stands in for an image itself.
+            exact[some < 0] = np.inf
+            order = np.lexsort((some, exact), axis=1)[:, :count]
+            indices.append(np.take_along_axis(some, order, 1))
+            squared.append(np.take_along_axis(exact, order, 1))
+    return np.concatenate(indices), np.concatenate(squared)
 
 
-def _parts(features: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Where a part begins, and its features as float64."""
-    for first in range(0, len(features), size):
-        yield first, features[first : first + size].astype(np.float64)
+@jax.jit
+def _candidates(
+    rows: jax.Array,
+    column: Block,
+    mirrored: jax.Array,
+    own: jax.Array | int,
+    best: tuple[jax.Array, jax.Array],
+) -> tuple[jax.Array, jax.Array]:
+    """The smallest squared distances so far, and whose they are: -1 for none."""
+    here = column.first + jnp.arange(len(column.features))
+    squared = jnp.minimum(
+        _squared_on_device(rows, column.features), _squared_on_device(rows, mirrored)
+    )
+    itself = here[None] == jnp.reshape(own, (-1, 1))
+    there = (jnp.arange(len(here)) < column.count)[None] & ~itself
+    squared = jnp.concatenate([best[0], jnp.where(there, squared, jnp.inf)], 1)
+    whose = jnp.broadcast_to(jnp.where(there, here[None], -1), (len(rows), len(here)))
+    values, order = jax.lax.top_k(-squared, best[0].shape[1])
+    return -values, jnp.take_along_axis(jnp.concatenate([best[1], whose], 1), order, 1)
+
+
+def _exact(
+    points: np.ndarray, indices: np.ndarray, training: np.ndarray, mirrored: np.ndarray
+) -> np.ndarray:
+    """The squared distances, float64 (N, C), to these training images or their mirror images."""
+    return np.minimum(
+        *(
+            np.square(points[:, None].astype(np.float64) - images[indices]).sum(-1)
+            for images in (training, mirrored)
+        )
+    )
 
 
 def _squared(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The squared distances of (N, D) and (M, D): (N, M)."""
-    squares = (x**2).sum(1)[:, None] + (y**2).sum(1)
-    return np.maximum(squares - 2 * x @ y.T, 0)
+    """The squared distances of (1, D) and (M, D): float64 (M,)."""
+    return np.square(y.astype(np.float64) - x).sum(1)

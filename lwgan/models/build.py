@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from lwgan.models.devices import AXIS
 from lwgan.models.discriminator import Discriminator
 from lwgan.models.generator import Generator, draw_noise
 
 # A tree of float32 arrays.
 Params = Any
 
-# The name of the axis over devices.
-AXIS = "batch"
 # Of the images, by ``data.mode``.
 CHANNELS = {"rgb": 3, "rgba": 4, "grey": 1}
 COMPUTE_DTYPES = {"float32": jnp.float32, "tf32": jnp.float32, "bfloat16": jnp.bfloat16}

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lwgan.models.build import AXIS, Params
+from lwgan.models.build import Params
+from lwgan.models.devices import AXIS
 
 # Weighted terms of a loss by name, float32 () each.
 Terms = dict[str, jax.Array]

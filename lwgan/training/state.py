@@ -7,13 +7,12 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from lwgan.keys import Draw, draw_latents, example_keys, seed_key
-from lwgan.models.build import AXIS, COMPUTE_DTYPES, Params, build_discriminator, build_generator
+from lwgan.models.build import COMPUTE_DTYPES, Params, build_discriminator, build_generator
+from lwgan.models.devices import whole
 from lwgan.models.discriminator import blocks
 from lwgan.models.generator import draw_noise
 from lwgan.training.devices import precision_of
@@ -112,15 +111,10 @@ def on_devices(state: TrainState) -> TrainState:
 
     With another layout the first two steps would each compile the program anew.
     """
-    return jax.device_put(state, _replicated())
+    return jax.device_put(state, whole())
 
 
 def state_shapes(gan: Gan) -> TrainState:
     """Shapes of the state as ``on_devices`` lays it out; nothing is computed."""
     shapes = jax.eval_shape(lambda: init_state(gan, 0))
-    return jax.tree.map(lambda leaf: leaf.update(sharding=_replicated()), shapes)
-
-
-def _replicated() -> NamedSharding:
-    mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
-    return NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda leaf: leaf.update(sharding=whole()), shapes)

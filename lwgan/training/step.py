@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lwgan.keys import Draw, draw_latents, example_keys, step_key
-from lwgan.models.build import AXIS, Params
+from lwgan.models.build import Params
+from lwgan.models.devices import AXIS
 from lwgan.models.discriminator import DiscriminatorOutput, take_quadrant
 from lwgan.models.generator import draw_noise
 from lwgan.training.augment import augment_images

@@ -20,7 +20,8 @@ from trainer import Draws, Trainer, put_augmentation
 from configs import reference as reference_config
 from lwgan.interop.torch_runs import import_checkpoint
 from lwgan.keys import Draw, draw_latents, example_keys, step_key
-from lwgan.models.build import AXIS, CHANNELS
+from lwgan.models.build import CHANNELS
+from lwgan.models.devices import AXIS
 from lwgan.models.generator import draw_noise
 from lwgan.runs import checkpoint
 from lwgan.runs.directory import read_run

@@ -14,12 +14,13 @@ import flax.linen as nn
 import jax
 import numpy as np
 from absl import logging
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from lwgan.errors import UserError
 from lwgan.metrics.networks.layers import Output, Table, fold
 from lwgan.metrics.networks.resize import resize_image, resize_images
 from lwgan.metrics.networks.weights import read_tensors
+from lwgan.models.devices import divided, whole
 from lwgan.runs.files import cache_root, local_path, replacing, write_text
 
 # Images on each device at once. On a CPU, what lies between two layers of more does not fit its
@@ -123,13 +124,12 @@ def open_features(name: str, path: str = "", resize: str = "clean") -> Features:
     fingerprint = _sha256(file) if path else kind.check(file)
     tensors = read_tensors(file)
     params = fold(kind.network, kind.image_size, kind.table(), tensors, str(file))
-    mesh = Mesh(np.array(jax.local_devices()), ("batch",))
     return Features(
         name,
         resize,
         fingerprint,
-        jax.device_put(params, NamedSharding(mesh, PartitionSpec())),
-        NamedSharding(mesh, PartitionSpec("batch")),
+        jax.device_put(params, whole()),
+        divided(),
     )
 
 
