@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lwgan.models.devices import divided, num_devices, whole
+
 
 class Critic(NamedTuple):
     """A discriminator with its weights; ``real_sign`` is 1 if it scores reals high, -1 if low."""
@@ -24,8 +26,14 @@ def score_realness(critic: Critic, batches: Iterable[np.ndarray]) -> np.ndarray:
     Real images score high. A discriminator that scores images it was trained with higher than
     others like them has learnt them by heart.
     """
-    scores = [_mean_logits(critic.discriminator, critic.params, images) for images in batches]
-    return critic.real_sign * np.concatenate([np.asarray(each) for each in scores])
+    params, scores = jax.device_put(critic.params, whole()), []
+    for images in batches:
+        missing = -len(images) % num_devices()
+        padded = np.concatenate([images, images[:1].repeat(missing, 0)])
+        divided_images = jax.device_put(padded, divided())
+        logits = _mean_logits(critic.discriminator, params, divided_images)
+        scores.append(np.asarray(logits)[: len(images)])
+    return critic.real_sign * np.concatenate(scores)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -12,6 +12,7 @@ import numpy as np
 from lwgan.errors import UserError
 from lwgan.keys import Draw, draw_latents, image_keys
 from lwgan.models.build import CHANNELS, Params
+from lwgan.models.devices import divided, num_devices, whole
 from lwgan.models.generator import Generator, draw_noise, noise_sizes
 
 
@@ -71,6 +72,11 @@ class Sampler:
         mode = next(name for name, count in CHANNELS.items() if count == generator.channels)
         return f"{generator.image_size} px {mode}, latents of {generator.latent_dim}"
 
+    @functools.cached_property
+    def _on_devices(self) -> tuple[Params, Params]:
+        """The weights, put on all devices of this process once."""
+        return jax.device_put((self.params, self.stats), whole())
+
     def __call__(
         self, latents: np.ndarray, seed: int | None = 0, batch_size: int = 16, first: int = 0
     ) -> np.ndarray:
@@ -119,10 +125,13 @@ class Sampler:
     ) -> Iterator[np.ndarray]:
         """One image after the other, float32 (H, W, C), not clipped; two batches are in memory.
 
+        A batch is divided over the devices of this process, and rounded up to their number.
         ``latents`` (B, latent_dim) may be anything with a length and slices; without ``noise`` the
         noise inputs are zero.
         """
-        count, size = len(latents), min(batch_size, len(latents))
+        count, devices = len(latents), num_devices()
+        size = -(-min(batch_size, count) // devices) * devices
+        params, stats = self._on_devices
         before = None
         for first in range(0, count, size):
             where = slice(first, min(first + size, count))
@@ -132,9 +141,8 @@ class Sampler:
             drawn = None
             if noise is not None:
                 drawn = Draws(*(np.pad(each, missing, "edge") for each in noise.part(where)))
-            batch = _generate(
-                self.generator, self.params, self.stats, padded * np.float32(truncation), drawn
-            )
+            given = jax.device_put((padded * np.float32(truncation), drawn), divided())
+            batch = _generate(self.generator, params, stats, *given)
             # The device is at work on the next batch meanwhile.
             if before is not None:
                 yield from np.asarray(before)

@@ -35,7 +35,8 @@ SIZES = tuple_of(int, "sizes in pixels such as (32,64), or ()")
 AUGMENTATION_NAMES = tuple_of(str, "names such as ('cutout','translation'), or ()")
 METRIC_NAMES = tuple_of(str, "names such as ('kid','fid')")
 ROWS_AND_COLUMNS = Rule(
-    lambda value: [type(n) for n in value] == [int, int] and min(value) >= 1, "(rows, columns)"
+    lambda value: value == () or ([type(n) for n in value] == [int, int] and min(value) >= 1),
+    "(rows, columns), or ()",
 )
 SIDE_CHANNELS = Rule(lambda value: value == 0 or value >= 2, "{kind} of at least 2, or 0")
 
@@ -194,7 +195,12 @@ SETTINGS: dict[str, dict[str, Setting]] = {
     },
     "sample": {
         "every": Setting(1000, "steps; 0: never", at_least(0)),
-        "grid": Setting((8, 8), "rows, columns", ROWS_AND_COLUMNS),
+        "grid": Setting((), "rows, columns; (): 8×8, from 512 px on 4×4", ROWS_AND_COLUMNS),
+        "format": Setting(
+            "auto",
+            "of the grids' files; auto: png, from 512 px on jpg (rgba: webp)",
+            one_of("auto", "png", "jpg", "webp"),
+        ),
     },
     "eval": {
         "every": Setting(

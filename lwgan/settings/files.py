@@ -23,6 +23,7 @@ ADDED = {
     },
     "model": {"remat": False},
     "optim": {"freeze_d": 0},
+    "sample": {"format": "png"},
     "train": {"max_recoveries": 3},
 }
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,9 @@ from lwgan.training.evaluation import critic_of
 from lwgan.training.gradients import Terms
 from lwgan.training.session import Session
 from lwgan.training.state import TrainState
+
+# Pixels of images whose grids are smaller, in files that lose a little.
+_LARGE = 512
 
 # Of a step: its number, the state after it, and the metrics.
 Action = Callable[[int, TrainState, Terms], None]
@@ -48,20 +52,34 @@ def _all_finite(state: TrainState) -> jax.Array:
 
 
 class Clocked:
-    """Batches, and how long the loop waits for them."""
+    """Batches, and how long the devices have nothing to do because the loop waits for one."""
 
     def __init__(self, batches: Iterator[np.ndarray]):
         self._batches = batches
         self._waited, self._since = 0.0, time.perf_counter()
+        # What the devices work on.
+        self._latest: jax.Array | None = None
 
     def __iter__(self) -> "Clocked":
         return self
 
     def __next__(self) -> np.ndarray:
-        asked = time.perf_counter()
+        idle, asked = self._are_idle(), time.perf_counter()
         images = next(self._batches)
-        self._waited += time.perf_counter() - asked
+        waited = time.perf_counter() - asked
+        # Where they have come to an end meanwhile, half of the time is as good a guess as any.
+        self._waited += waited if idle else waited / 2 if self._are_idle() else 0
         return images
+
+    def watching(self, update: Callable[[int, TrainState, np.ndarray], Any]) -> Callable:
+        """The same update, whose results say when the devices are done."""
+
+        def watched(step: int, state: TrainState, images: np.ndarray) -> Any:
+            state, metrics = update(step, state, images)
+            self._latest = next(iter(metrics.values()), None)
+            return state, metrics
+
+        return watched
 
     def wait_share(self) -> float:
         """The share of the time since it was last asked that went by in waiting, 0 to 1."""
@@ -69,6 +87,9 @@ class Clocked:
         share = self._waited / (now - self._since)
         self._waited, self._since = 0.0, now
         return share
+
+    def _are_idle(self) -> bool:
+        return not isinstance(self._latest, jax.Array) or self._latest.is_ready()
 
 
 def log_actions(
@@ -125,13 +146,26 @@ def micro_batch(config: ConfigDict) -> int:
     return max(1, config.train.batch_size // config.train.grad_accum // jax.device_count())
 
 
+def grid_of(config: ConfigDict) -> tuple[int, int]:
+    """Rows and columns of the grids."""
+    return config.sample.grid or ((8, 8) if config.data.image_size < _LARGE else (4, 4))
+
+
+def grid_suffix(config: ConfigDict) -> str:
+    """Of the files of grids: .png, .jpg or .webp; large ones in PNG would be 50 MB each."""
+    if config.sample.format != "auto":
+        return f".{config.sample.format}"
+    large = ".webp" if config.data.mode == "rgba" else ".jpg"
+    return ".png" if config.data.image_size < _LARGE else large
+
+
 def draw_grids(config: ConfigDict, state: TrainState) -> dict[str, np.ndarray]:
     """The images of each grid, float32 (B, H, W, C), not clipped: the same latents every time.
 
     ``ema`` and ``raw`` are by the EMA generator and the live one, ``interp`` by the EMA generator,
     each row from one latent to another.
     """
-    rows, columns = config.sample.grid
+    rows, columns = grid_of(config)
     seed, batch_size = config.train.seed, micro_batch(config)
     generator = build_generator(config)
     ema = Sampler(generator, state.ema_params, state.ema_stats)
@@ -149,8 +183,8 @@ def draw_grids(config: ConfigDict, state: TrainState) -> dict[str, np.ndarray]:
 def sample_action(session: Session, writer: metric_writers.MetricWriter) -> Action:
     """Draws the grids of a step, and how different its images are from each other."""
     config, dataset = session.config, session.dataset
-    folder = session.workdir / "samples"
-    rows, columns = config.sample.grid
+    folder, suffix = session.workdir / "samples", grid_suffix(config)
+    rows, columns = grid_of(config)
     count = min(len(dataset.names), rows * columns)
     some = np.stack([dataset.centre(index) for index in range(count)])
     real_distance = mean_distance(some / 255)
@@ -160,8 +194,8 @@ def sample_action(session: Session, writer: metric_writers.MetricWriter) -> Acti
         grids = {name: make_grid(to_uint8(images), columns) for name, images in drawn.items()}
         folder.mkdir(parents=True, exist_ok=True)
         for name, image in grids.items():
-            suffix = "" if name == "ema" else f"-{name}"
-            image_files.save_image(folder / f"{step:08d}{suffix}.png", image)
+            which = "" if name == "ema" else f"-{name}"
+            image_files.save_image(folder / f"{step:08d}{which}{suffix}", image)
         writer.write_images(step, {f"samples/{name}": image for name, image in grids.items()})
         writer.write_histograms(step, {"samples/values": drawn["ema"]})
         fake_distance = mean_distance(np.clip(drawn["ema"], 0, 1))

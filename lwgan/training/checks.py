@@ -100,6 +100,8 @@ def check_settings(config: ConfigDict) -> None:
     _check_widths(config)
     _check_decoders(config)
     _check_freezing(config)
+    if config.sample.format == "jpg" and config.data.mode == "rgba":
+        raise UserError("sample.format", "jpg", "cannot hold rgba", "use png or webp")
     if LOSSES[config.loss.kind].compares_images and config.model.disc_output_size != 1:
         raise UserError(
             "model.disc_output_size",

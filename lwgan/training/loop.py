@@ -243,7 +243,7 @@ def train_from(
         _describe(writer, config, state)
         make_up_for(followers, session, state, metrics, signals)
         state, metrics, finished = loop_steps(
-            session.update,
+            batches.watching(session.update),
             state,
             batches,
             metrics=metrics,

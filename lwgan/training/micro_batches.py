@@ -9,6 +9,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lwgan.errors import UserError
+from lwgan.training.checks import check_devices
 from lwgan.training.compiling import lower
 from lwgan.training.devices import memory_limit
 from lwgan.training.recipes import recipe_of
@@ -24,12 +25,13 @@ def resolve(config: ConfigDict, kept: int | None) -> ConfigDict:
     ``kept`` is that of a run that has begun, for its result depends on it.
 
     Raises:
-      UserError: not even one image at once fits.
+      UserError: not even one image at once fits, or the batch cannot be divided so.
     """
     if config.train.grad_accum > 0:
         return config
-    number = kept if kept and kept > 0 else _fewest(config)
-    return _with(config, number)
+    settled = _with(config, kept if kept and kept > 0 else _fewest(config))
+    check_devices(settled, jax.device_count())
+    return settled
 
 
 def step_bytes(program: jax.stages.Compiled) -> int:

@@ -79,19 +79,17 @@ def prepare(
     """
     _check(config, workdir)
     known = is_run(workdir)
-    noted = read_run(workdir).info.fingerprint if known and not fresh else ""
+    begun = known and not fresh
+    noted = read_run(workdir).info.fingerprint if begun else ""
     source = open_source(config.data, known=noted, keep=keep)
     if fresh and known:
         run, steps, damaged = Run(workdir, config, RunInfo(source.fingerprint)), [], {}
     else:
         run = resolve_run(config, workdir, source.fingerprint, accept_new_data=accept_new_data)
         steps, damaged = manifest.examine(workdir)
-        # Now, and not at the first evaluation.
         read_records(workdir)
-    begun = known and not fresh
     origin = find_origin(run, init_from, config, new=not begun, begun=bool(steps))
     config = resolve(config, run.config.train.grad_accum if begun else None)
-    check_devices(config, jax.device_count())
     step, gan = steps[-1] if steps else None, build_gan(config)
     if step is not None:
         checkpoint.require_networks(workdir, step, _shapes_of(gan))

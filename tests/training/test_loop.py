@@ -16,6 +16,7 @@ from lwgan.models.build import generator_shapes
 from lwgan.runs import checkpoint, manifest
 from lwgan.runs.directory import read_run
 from lwgan.sampling.sampler import Sampler
+from lwgan.training import actions
 from lwgan.training.loop import loop_steps, train
 from lwgan.training.state import build_gan, init_state
 from tests import drawn, tiny
@@ -216,3 +217,46 @@ def test_the_quickstart_learns_faces(tmp_path):
     mean = sliced_wasserstein(np.repeat(real.mean(0, keepdims=True), 512, 0), real)
     assert trained <= mean / 2
     assert trained <= distance(untrained.ema_params, untrained.ema_stats) / 2
+
+
+def test_waiting_is_what_leaves_the_devices_idle(monkeypatch):
+    """Of three waits of two seconds: all, none, and half of one in which they come to an end."""
+    clock, ready = iter(range(0, 100, 2)), iter([True, False, False, False, True])
+    monkeypatch.setattr(actions.time, "perf_counter", lambda: next(clock))
+    batches = actions.Clocked(iter("abc"))
+    monkeypatch.setattr(batches, "_are_idle", lambda: next(ready))
+    assert "".join(batches) == "abc"
+    # Asked for the time at 0, then twice a batch, once at the end of them, and now at 16.
+    assert batches.wait_share() == pytest.approx((2 + 0 + 1) / 16)
+
+
+def test_the_devices_are_busy_until_the_last_results_are_there():
+    batches = actions.Clocked(iter([]))
+    assert batches._are_idle()
+
+    class Pending(jax.Array):
+        def is_ready(self):
+            return False
+
+    pending = object.__new__(Pending)
+    update = batches.watching(lambda step, state, images: (state, {"d/side": pending}))
+    assert update(1, "state", "images") == ("state", {"d/side": pending})
+    assert not batches._are_idle()
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "chosen", "grid", "suffix"),
+    [
+        (256, "rgb", "auto", (8, 8), ".png"),
+        (512, "rgb", "auto", (4, 4), ".jpg"),
+        (1024, "rgba", "auto", (4, 4), ".webp"),
+        (1024, "grey", "png", (4, 4), ".png"),
+    ],
+)
+def test_grids_of_large_images_are_small(size, mode, chosen, grid, suffix):
+    config = tiny.config(
+        data__image_size=size, data__mode=mode, sample__grid=(), sample__format=chosen
+    )
+    assert (actions.grid_of(config), actions.grid_suffix(config)) == (grid, suffix)
+    config.sample.grid = (2, 3)
+    assert actions.grid_of(config) == (2, 3)
