@@ -9,6 +9,7 @@ convolutions multiply. The full width takes minutes each on two cores.
 """
 
 import collections
+import dataclasses
 import os
 import pathlib
 import re
@@ -26,8 +27,7 @@ _ACCUM = flags.DEFINE_integer("grad_accum", -1, "Micro-batches; -1: as few as fi
 _REMAT = flags.DEFINE_bool("remat", False, "model.remat.")
 _KIND = flags.DEFINE_enum("kind", "penalized", ["penalized", "plain"], "Which step.")
 
-# A v5e chip's memory, and the shape of slices.
-CHIP_BYTES = 16 * 2**30
+# Slices of v5e chips, which have 16 GiB each.
 TOPOLOGIES = {1: "v5e:1x1", 4: "v5e:2x2", 8: "v5e:2x4"}
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 
@@ -43,26 +43,18 @@ def compiled_step(size: int, chips: int, accum: int):
     from configs import ffhq
     from lwgan.models.build import CHANNELS
     from lwgan.models.devices import AXIS
-    from lwgan.training import devices
     from lwgan.training.recipes import recipe_of
     from lwgan.training.state import build_gan, init_state
     from lwgan.training.step import update_networks
 
-    # As on a TPU.
     config = ffhq.get_config(str(size))
     config.train.precision, config.train.grad_accum = "bfloat16", accum
     config.model.remat = _REMAT.value
-    assert devices.precision_of(config) == "bfloat16"
-    topology = (
-        topologies.get_topology_desc(
-            platform="tpu", topology_name=TOPOLOGIES[chips], chips_per_host_bounds=(2, 2, 1)
-        )
-        if chips == 4
-        else topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGIES[chips])
-    )
+    bounds = {"chips_per_host_bounds": (1, 1, 1)} if chips == 1 else {}
+    topology = topologies.get_topology_desc(TOPOLOGIES[chips], "tpu", **bounds)
     mesh = Mesh(np.array(topology.devices)[:chips], (AXIS,))
     gan, recipe = build_gan(config), recipe_of(config, num_images=1000)
-    recipe = recipe.__class__(**{**recipe.__dict__, "unroll": accum == 1})
+    recipe = dataclasses.replace(recipe, unroll=accum == 1)
 
     def body(state, images):
         return update_networks(gan, recipe, _KIND.value == "penalized", state, images[0])
@@ -95,9 +87,7 @@ def describe(compiled) -> list[str]:
         - stats.alias_size_in_bytes
         + stats.temp_size_in_bytes
     )
-    shapes = re.findall(r"= (\w+)\[[^\]]*\][^ ]* convolution\((\w+)\[?", text)
     kinds = collections.Counter(re.findall(r"= (bf16|f32)\[[^\]]*\]\S* convolution\(", text))
-    del shapes
     calls = {name: len(re.findall(rf" {name}(?:-start)?\(", text)) for name in COLLECTIVES}
     return [
         f"{taken / 2**30:.2f}",

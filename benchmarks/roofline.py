@@ -110,12 +110,13 @@ def layers_of(program: str) -> dict[str, tuple[str, float]]:
             inside = called[1] if called else ""
             own = flops[here].get(name, 0) + sum(flops[inside].values())
             words = named[1] if named else bodies.get(inside, "")
-            layers[name] = layer_of(words), own
+            layers[name] = ("gradients of kernels" if own and not words else layer_of(words)), own
     return layers
 
 
 def layer_of(words: str) -> str:
     """The layer that an operation belongs to, by the path that JAX gives it."""
+    words = words.replace("Discriminator._side_logits/", "")
     path = re.search(r"(Generator|Discriminator)\)*/([\w]+)(?:/(\w+))?", words)
     if not path:
         return "the rest: losses, augmentation, optimizers, averages"

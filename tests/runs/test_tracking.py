@@ -114,7 +114,7 @@ def test_aim_gets_everything(repo):
         "other": {1: 2},
     }
     assert stored["hparams"]["train"]["batch_size"] == 40
-    assert list(stored["hparams"]["sample"]["grid"]) == [8, 8]
+    assert list(stored["hparams"]["eval"]["metrics"]) == ["kid", "fid", "pr"]
 
     def only(sequence):
         steps, values = sequence.values.sparse_list()

@@ -221,7 +221,7 @@ def test_the_quickstart_learns_faces(tmp_path):
 
 def test_waiting_is_what_leaves_the_devices_idle(monkeypatch):
     """Of three waits of two seconds: all, none, and half of one in which they come to an end."""
-    clock, ready = iter(range(0, 100, 2)), iter([True, False, False, False, True])
+    clock, ready = iter(range(0, 100, 2)), iter([True, False, False, False, True, True])
     monkeypatch.setattr(actions.time, "perf_counter", lambda: next(clock))
     batches = actions.Clocked(iter("abc"))
     monkeypatch.setattr(batches, "_are_idle", lambda: next(ready))
