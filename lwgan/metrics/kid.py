@@ -36,7 +36,7 @@ def kernel_distance(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 def _block(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     groups = min(GROUPS, len(x) // 2, len(y) // 2)
     xs, ys = (np.array_split(z.astype(np.float64), groups) for z in (x, y))
-    xx, yy, xy = _sums(xs, xs), _sums(ys, ys), _sums(xs, ys)
+    xx, yy, xy = _sums_among(xs), _sums_among(ys), _sums(xs, ys)
     # No image is compared with itself.
     xx[np.diag_indices(groups)] -= [_kernel(np.einsum("nd,nd->n", z, z), z).sum() for z in xs]
     yy[np.diag_indices(groups)] -= [_kernel(np.einsum("nd,nd->n", z, z), z).sum() for z in ys]
@@ -55,6 +55,14 @@ def _sums(xs: list[np.ndarray], ys: list[np.ndarray]) -> np.ndarray:
     """The kernel summed over each pair of groups: (groups, groups)."""
     all_ys, starts = np.concatenate(ys), np.cumsum([0, *map(len, ys[:-1])])
     return np.array([np.add.reduceat(_kernel(x @ all_ys.T, x).sum(0), starts) for x in xs])
+
+
+def _sums_among(xs: list[np.ndarray]) -> np.ndarray:
+    """``_sums`` of a set with itself: half of it is enough."""
+    sums = np.zeros((len(xs), len(xs)))
+    for first in range(len(xs)):
+        sums[first, first:] = _sums(xs[first : first + 1], xs[first:])
+    return np.triu(sums) + np.triu(sums, 1).T
 
 
 def _kernel(products: np.ndarray, x: np.ndarray) -> np.ndarray:

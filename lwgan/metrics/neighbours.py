@@ -4,7 +4,6 @@ All pairs are compared on the devices, block by block, in float32, about the mea
 lost; where figures hang on the distances themselves, the few that matter are taken in float64.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -15,8 +14,8 @@ from lwgan.models.devices import divided, num_devices, whole
 
 # Neighbours that an image's surroundings are measured by.
 K = 3
-# Of a block of distances: 32 MiB on each device.
-ROWS, COLUMNS = 1024, 8192
+# Images whose distances to as many others are taken at once: 16 MiB, which caches like best.
+BLOCK = 2048
 # Of the mean squared distance: what is closer is one image twice.
 SAME = 1e-6
 # Neighbours whose distances are taken in float64, and rows of them at once.
@@ -24,13 +23,21 @@ _CANDIDATES, _EXACT_ROWS = 16, 256
 
 
 class Block(NamedTuple):
-    """Some features on the devices, float32 (R, D), padded to a fixed number of rows."""
+    """Some features on the devices, float32 (R, D), padded: all blocks of a set are as large."""
 
     # Index of the first one.
     first: int
     # Without the padding.
     count: int
-    features: jax.Array
+    # Divided over the devices …
+    rows: jax.Array
+    # … and whole on each.
+    columns: jax.Array
+
+    @property
+    def here(self) -> slice:
+        """Where its features are among all."""
+        return slice(self.first, self.first + self.count)
 
 
 def precision_and_recall(samples: np.ndarray, reals: np.ndarray, k: int = K) -> tuple[float, float]:
@@ -40,23 +47,15 @@ def precision_and_recall(samples: np.ndarray, reals: np.ndarray, k: int = K) -> 
     real one does; recall is the same with the sets exchanged. Each has more than ``k`` images.
     """
     mean = reals.mean(0, dtype=np.float64)
-    rows, columns = list(_rows(samples - mean)), _columns(reals - mean)
-    radii = _kth(reals - mean, columns, k)
-    own_radii = _kth(samples - mean, _columns(samples - mean), k)
-    among_reals, among_samples = np.zeros(len(samples), bool), np.zeros(len(reals), bool)
-    for row in rows:
-        near = _padded(own_radii[row.first : row.first + row.count], len(row.features), -1)
-        for column in columns:
-            around = _padded(
-                radii[column.first : column.first + column.count], len(column.features), -1
-            )
-            covered = _covered(row.features, column.features, near, around)
-            for found, all_found, block in zip(
-                covered, (among_reals, among_samples), (row, column), strict=True
-            ):
-                here = slice(block.first, block.first + block.count)
-                all_found[here] |= np.asarray(found)[: block.count]
-    return float(among_reals.mean()), float(among_samples.mean())
+    rows, columns = _blocks(samples - mean), _blocks(reals - mean)
+    row_radii, column_radii = _kth(rows, k), _kth(columns, k)
+    precise, recalled = np.zeros(len(samples), bool), np.zeros(len(reals), bool)
+    for row, near in zip(rows, row_radii, strict=True):
+        for column, around in zip(columns, column_radii, strict=True):
+            of_rows, of_columns = _covered(row.rows, column.columns, near, around)
+            precise[row.here] |= np.asarray(of_rows)[: row.count]
+            recalled[column.here] |= np.asarray(of_columns)[: column.count]
+    return float(precise.mean()), float(recalled.mean())
 
 
 @jax.jit
@@ -68,47 +67,58 @@ def _covered(
     return (squared <= column_radii[None]).any(1), (squared <= row_radii[:, None]).any(0)
 
 
-def _kth(features: np.ndarray, columns: list[Block], k: int) -> np.ndarray:
-    """The squared distance (N,) of each to its k-th nearest other."""
-    found = []
-    for row in _rows(features):
-        # Itself as well.
-        best = jnp.full((len(row.features), k + 1), jnp.inf)
-        for column in columns:
-            best = _smallest(row.features, column.features, column.count, best)
-        found.append(np.asarray(best[:, k])[: row.count])
-    return np.concatenate(found)
+def _kth(blocks: list[Block], k: int) -> list[jax.Array]:
+    """Of each block the squared distance (R,) of each image to its k-th nearest other one.
 
-
-@jax.jit
-def _smallest(rows: jax.Array, columns: jax.Array, count: int, best: jax.Array) -> jax.Array:
-    squared = _squared_on_device(rows, columns)
-    squared = jnp.where((jnp.arange(len(columns)) < count)[None], squared, jnp.inf)
-    both = jnp.concatenate([best, squared], 1)
-    return -jax.lax.top_k(-both, best.shape[1])[0]
-
-
-def _rows(features: np.ndarray) -> Iterator[Block]:
-    """Blocks that are divided over the devices."""
-    size = -(-ROWS // num_devices()) * num_devices()
-    for first in range(0, len(features), size):
-        part = features[first : first + size].astype(np.float32)
-        yield Block(first, len(part), jax.device_put(_padded(part, size, 0), divided()))
-
-
-def _columns(features: np.ndarray) -> list[Block]:
-    """Blocks that each device has whole."""
-    size = min(COLUMNS, len(features))
-    parts = ((n, features[n : n + size].astype(np.float32)) for n in range(0, len(features), size))
+    That of padding is -1.
+    """
+    # Itself as well.
+    best = [jnp.full((len(block.rows), k + 1), jnp.inf) for block in blocks]
+    for i, row in enumerate(blocks):
+        for j, column in enumerate(blocks[i:], i):
+            counts = row.count, column.count
+            of_row, of_column = _smallest(row.rows, column.columns, counts, best[i], best[j])
+            best[i] = of_row
+            if i < j:
+                best[j] = of_column
     return [
-        Block(first, len(part), jax.device_put(_padded(part, size, 0), whole()))
-        for first, part in parts
+        jnp.where(jnp.arange(len(near)) < block.count, near[:, k], -1)
+        for block, near in zip(blocks, best, strict=True)
     ]
 
 
-def _padded(array: np.ndarray, size: int, value: float) -> np.ndarray:
-    missing = [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1)
-    return np.pad(array, missing, constant_values=value)
+@jax.jit
+def _smallest(
+    rows: jax.Array,
+    columns: jax.Array,
+    counts: tuple[int, int],
+    of_rows: jax.Array,
+    of_columns: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The smallest squared distances so far of each row, and of each column."""
+    squared = _squared_on_device(rows, columns)
+
+    def merge(best: jax.Array, squared: jax.Array, count: int) -> jax.Array:
+        squared = jnp.where((jnp.arange(squared.shape[1]) < count)[None], squared, jnp.inf)
+        both = jnp.concatenate([best, squared], 1)
+        return -jax.lax.top_k(-both, best.shape[1])[0]
+
+    return merge(of_rows, squared, counts[1]), merge(of_columns, squared.T, counts[0])
+
+
+def _blocks(features: np.ndarray) -> list[Block]:
+    """Features on the devices, in blocks of one size."""
+    parts = -(-len(features) // BLOCK)
+    # Other sizes multiply far slower on a CPU.
+    unit = 64 * num_devices()
+    size = -(-len(features) // parts // unit) * unit
+    blocks = []
+    for first in range(0, len(features), size):
+        part = features[first : first + size].astype(np.float32)
+        padded = np.pad(part, ((0, size - len(part)), (0, 0)))
+        rows, columns = jax.device_put((padded, padded), (divided(), whole()))
+        blocks.append(Block(first, len(part), rows, columns))
+    return blocks
 
 
 def _squared_on_device(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -192,16 +202,14 @@ def _nearest(
     ``among_themselves``: the points are the training images, and none is its own neighbour.
     """
     mean = training.mean(0, dtype=np.float64)
-    columns, turned = _columns(training - mean), _columns(mirrored - mean)
+    columns, turned = _blocks(training - mean), _blocks(mirrored - mean)
     indices, squared = [], []
-    for row in _rows(points - mean):
-        own = row.first + np.arange(len(row.features)) if among_themselves else -1
-        best = (
-            jnp.full((len(row.features), min(_CANDIDATES, len(training))), jnp.inf),
-            jnp.full((len(row.features), min(_CANDIDATES, len(training))), -1),
-        )
+    for row in _blocks(points - mean):
+        own = row.first + np.arange(len(row.rows)) if among_themselves else -1
+        shape = len(row.rows), min(_CANDIDATES, len(training))
+        best = jnp.full(shape, jnp.inf), jnp.full(shape, -1)
         for column, mirror in zip(columns, turned, strict=True):
-            best = _candidates(row.features, column, mirror.features, own, best)
+            best = _candidates(row.rows, column, mirror.columns, own, best)
         found = np.asarray(best[1])[: row.count]
         for first in range(0, row.count, _EXACT_ROWS):
             some = found[first : first + _EXACT_ROWS]
@@ -224,9 +232,9 @@ def _candidates(
     best: tuple[jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
     """The smallest squared distances so far, and whose they are: -1 for none."""
-    here = column.first + jnp.arange(len(column.features))
+    here = column.first + jnp.arange(len(column.columns))
     squared = jnp.minimum(
-        _squared_on_device(rows, column.features), _squared_on_device(rows, mirrored)
+        _squared_on_device(rows, column.columns), _squared_on_device(rows, mirrored)
     )
     itself = here[None] == jnp.reshape(own, (-1, 1))
     there = (jnp.arange(len(here)) < column.count)[None] & ~itself

@@ -69,9 +69,9 @@ def estimate(
         note=": a dry run, nothing is written",
         keep=False,
     )
+    config = session.config
     yield from (f"{name} = {value!r}" for name, value in flatten(config).items())
     yield f"The dataset: {summary(session.dataset)}"
-    config = session.config
     with compiled_ahead(session.update, session.gan, config) as update:
         state = state_at(session, session.step)
     checkpoint_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))

@@ -162,10 +162,9 @@ def naive_share(points, centres, k):
     return inside / len(points)
 
 
-@pytest.mark.parametrize("block", [(1024, 8192), (7, 5), (3, 2)])
+@pytest.mark.parametrize("block", [4096, 16, 5])
 def test_precision_and_recall_by_their_definition(monkeypatch, block):
-    monkeypatch.setattr(neighbours, "ROWS", block[0])
-    monkeypatch.setattr(neighbours, "COLUMNS", block[1])
+    monkeypatch.setattr(neighbours, "BLOCK", block)
     samples, reals = RNG(0).normal(size=(40, 5)) * 0.7 + 0.5, RNG(1).normal(size=(30, 5))
     found = neighbours.precision_and_recall(samples, reals)
     assert found == (naive_share(samples, reals, 3), naive_share(reals, samples, 3))
@@ -189,11 +188,10 @@ def images(count, seed, symmetric=False):
     return features, np.concatenate([features[:, :12], -features[:, 12:]], 1)
 
 
-@pytest.mark.parametrize("block", [(1024, 8192), (9, 7)])
+@pytest.mark.parametrize("block", [4096, 9])
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_copies_are_told_from_new_images(monkeypatch, block, symmetric):
-    monkeypatch.setattr(neighbours, "ROWS", block[0])
-    monkeypatch.setattr(neighbours, "COLUMNS", block[1])
+    monkeypatch.setattr(neighbours, "BLOCK", block)
     training, mirrored = images(150, 0, symmetric)
     new, _ = images(150, 1, symmetric)
     nearly = training + RNG(2).normal(size=training.shape).astype(np.float32) * 0.1
