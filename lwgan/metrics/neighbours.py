@@ -70,7 +70,7 @@ def _covered(
 def _kth(blocks: list[Block], k: int) -> list[jax.Array]:
     """Of each block the squared distance (R,) of each image to its k-th nearest other one.
 
-    That of padding is -1.
+    That of padding is -inf: nothing lies within.
     """
     # Itself as well.
     best = [jnp.full((len(block.rows), k + 1), jnp.inf) for block in blocks]
@@ -82,7 +82,7 @@ def _kth(blocks: list[Block], k: int) -> list[jax.Array]:
             if i < j:
                 best[j] = of_column
     return [
-        jnp.where(jnp.arange(len(near)) < block.count, near[:, k], -1)
+        jnp.where(jnp.arange(len(near)) < block.count, near[:, k], -jnp.inf)
         for block, near in zip(blocks, best, strict=True)
     ]
 
@@ -100,8 +100,9 @@ def _smallest(
 
     def merge(best: jax.Array, squared: jax.Array, count: int) -> jax.Array:
         squared = jnp.where((jnp.arange(squared.shape[1]) < count)[None], squared, jnp.inf)
-        both = jnp.concatenate([best, squared], 1)
-        return -jax.lax.top_k(-both, best.shape[1])[0]
+        fewest = min(best.shape[1], squared.shape[1])
+        both = jnp.concatenate([best, -jax.lax.top_k(-squared, fewest)[0]], 1)
+        return jnp.sort(both, 1)[:, : best.shape[1]]
 
     return merge(of_rows, squared, counts[1]), merge(of_columns, squared.T, counts[0])
 
@@ -125,7 +126,8 @@ def _squared_on_device(x: jax.Array, y: jax.Array) -> jax.Array:
     """The squared distances of (N, D) and (M, D): (N, M)."""
     products = jnp.matmul(x, y.T, precision="highest")
     squares = jnp.square(x).sum(1)[:, None] + jnp.square(y).sum(1)[None]
-    return jnp.maximum(squares - 2 * products, 0)
+    # Below 0 by a little where they are the same.
+    return squares - 2 * products
 
 
 class Memorisation(NamedTuple):
