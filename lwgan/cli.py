@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from lwgan.errors import INTERRUPTED, USER_ERROR, Interrupted, UserError, on_devices
+from lwgan.errors import INTERRUPTED, USER_ERROR, Interrupted, UserError, device_errors
 from lwgan.runs import log
 from lwgan.runs.compiled import keep_programs
 from lwgan.settings.defaults import by_full_name
@@ -62,8 +62,8 @@ def run(
                 _define_config(values, argv)
             _parse(values, argv)
             keep_programs(write="dry_run" not in values or not values.dry_run)
-            size = values.batch_size if "batch_size" in values else None
-            with on_devices("--batch_size", size, "use a smaller one"):
+            size = ("--batch_size", values.batch_size) if "batch_size" in values else ("JAX", None)
+            with device_errors(*size, "use less at once"):
                 command(values)
     except UserError as error:
         _say(f"error: {error}")

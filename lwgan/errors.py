@@ -37,7 +37,7 @@ BESIDE_OTHERS = (
 
 
 @contextlib.contextmanager
-def on_devices(what: str, value: object, do: str) -> Iterator[None]:
+def device_errors(what: str, value: object, do: str) -> Iterator[None]:
     """What does not fit into a device's memory, and devices that cannot be had, are in one line.
 
     Raises:

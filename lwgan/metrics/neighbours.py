@@ -47,7 +47,7 @@ def precision_and_recall(samples: np.ndarray, reals: np.ndarray, k: int = K) -> 
     real one does; recall is the same with the sets exchanged. Each has more than ``k`` images.
     """
     mean = reals.mean(0, dtype=np.float64)
-    rows, columns = _blocks(samples - mean), _blocks(reals - mean)
+    rows, columns = _blocks(samples, mean), _blocks(reals, mean)
     row_radii, column_radii = _kth(rows, k), _kth(columns, k)
     precise, recalled = np.zeros(len(samples), bool), np.zeros(len(reals), bool)
     for row, near in zip(rows, row_radii, strict=True):
@@ -107,15 +107,15 @@ def _smallest(
     return merge(of_rows, squared, counts[1]), merge(of_columns, squared.T, counts[0])
 
 
-def _blocks(features: np.ndarray) -> list[Block]:
-    """Features on the devices, in blocks of one size."""
+def _blocks(features: np.ndarray, mean: np.ndarray) -> list[Block]:
+    """Features about a mean on the devices, in blocks of one size."""
     parts = -(-len(features) // BLOCK)
     # Other sizes multiply far slower on a CPU.
     unit = 64 * num_devices()
     size = -(-len(features) // parts // unit) * unit
     blocks = []
     for first in range(0, len(features), size):
-        part = features[first : first + size].astype(np.float32)
+        part = (features[first : first + size] - mean).astype(np.float32)
         padded = np.pad(part, ((0, size - len(part)), (0, 0)))
         rows, columns = jax.device_put((padded, padded), (divided(), whole()))
         blocks.append(Block(first, len(part), rows, columns))
@@ -204,9 +204,9 @@ def _nearest(
     ``among_themselves``: the points are the training images, and none is its own neighbour.
     """
     mean = training.mean(0, dtype=np.float64)
-    columns, turned = _blocks(training - mean), _blocks(mirrored - mean)
+    columns, turned = _blocks(training, mean), _blocks(mirrored, mean)
     indices, squared = [], []
-    for row in _blocks(points - mean):
+    for row in _blocks(points, mean):
         own = row.first + np.arange(len(row.rows)) if among_themselves else -1
         shape = len(row.rows), min(_CANDIDATES, len(training))
         best = jnp.full(shape, jnp.inf), jnp.full(shape, -1)

@@ -37,6 +37,8 @@ def keep_programs(*, write: bool = True) -> None:
         if write:
             folder.mkdir(parents=True, exist_ok=True)
             _tidy(folder)
+            # It has been used.
+            os.utime(folder)
         elif not folder.is_dir():
             return
     except (OSError, UserError):

@@ -13,7 +13,7 @@ from clu import metric_writers, parameter_overview
 from ml_collections import ConfigDict
 
 from lwgan.data.doctor import summary
-from lwgan.errors import Interrupted, UserError, on_devices
+from lwgan.errors import Interrupted, UserError, device_errors
 from lwgan.metrics.evaluator import Evaluator
 from lwgan.runs import checkpoint, log, manifest, tracking
 from lwgan.runs.directory import is_run, record_start, require_writable
@@ -81,7 +81,7 @@ def train(
                     dict(fresh=fresh, accept_new_data=accept_new_data, init_from=init_from),
                 )
                 evaluator = open_evaluator(session)
-            with on_devices("train.grad_accum", session.config.train.grad_accum, _LESS):
+            with device_errors("train.grad_accum", session.config.train.grad_accum, _LESS):
                 state = train_session(session, evaluator, signals, profile=profile)
             _name_the_best(session, evaluator)
     except Interrupted:

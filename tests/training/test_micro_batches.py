@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from lwgan.errors import UserError, on_devices
+from lwgan.errors import UserError, device_errors
 from lwgan.runs.directory import read_run
 from lwgan.training import compiling, devices, micro_batches
 from lwgan.training.compiling import Compiling, compiled_ahead, lower
@@ -159,12 +159,15 @@ def test_what_does_not_fit_is_one_line():
     much = "Out of memory while trying to allocate 17179869184 bytes."
     with (
         pytest.raises(UserError, match=r"train.grad_accum = 4: does not fit .*17179869184 bytes"),
-        on_devices("train.grad_accum", 4, "use more"),
+        device_errors("train.grad_accum", 4, "use more"),
     ):
         raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {much}\nBufferAssignment: …")
-    with pytest.raises(UserError, match="JAX_PLATFORMS=cpu"), on_devices("x", 1, "use less"):
+    with pytest.raises(UserError, match="JAX_PLATFORMS=cpu"), device_errors("x", 1, "use less"):
         raise RuntimeError("Unable to initialize backend 'cuda': INTERNAL: no device")
-    with pytest.raises(jax.errors.JaxRuntimeError, match="other"), on_devices("x", 1, "use less"):
+    with (
+        pytest.raises(jax.errors.JaxRuntimeError, match="other"),
+        device_errors("x", 1, "use less"),
+    ):
         raise jax.errors.JaxRuntimeError("INTERNAL: other")
 
 
