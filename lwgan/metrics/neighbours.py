@@ -14,8 +14,9 @@ from lwgan.models.devices import divided, num_devices, whole
 
 # Neighbours that an image's surroundings are measured by.
 K = 3
-# Images whose distances to as many others are taken at once: 16 MiB, which caches like best.
-BLOCK = 2048
+# Images whose distances to as many others are taken at once: 16 MiB, which caches like best. On
+# each device it is a multiple of UNIT, for other sizes multiply far slower on a CPU.
+BLOCK, UNIT = 2048, 64
 # Of the mean squared distance: what is closer is one image twice.
 SAME = 1e-6
 # Neighbours whose distances are taken in float64, and rows of them at once.
@@ -110,8 +111,7 @@ def _smallest(
 def _blocks(features: np.ndarray, mean: np.ndarray) -> list[Block]:
     """Features about a mean on the devices, in blocks of one size."""
     parts = -(-len(features) // BLOCK)
-    # Other sizes multiply far slower on a CPU.
-    unit = 64 * num_devices()
+    unit = UNIT * num_devices()
     size = -(-len(features) // parts // unit) * unit
     blocks = []
     for first in range(0, len(features), size):

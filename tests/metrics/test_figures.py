@@ -165,6 +165,7 @@ def naive_share(points, centres, k):
 @pytest.mark.parametrize("block", [4096, 16, 5])
 def test_precision_and_recall_by_their_definition(monkeypatch, block):
     monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(neighbours, "UNIT", 1)
     samples, reals = RNG(0).normal(size=(40, 5)) * 0.7 + 0.5, RNG(1).normal(size=(30, 5))
     found = neighbours.precision_and_recall(samples, reals)
     assert found == (naive_share(samples, reals, 3), naive_share(reals, samples, 3))
@@ -192,6 +193,7 @@ def images(count, seed, symmetric=False):
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_copies_are_told_from_new_images(monkeypatch, block, symmetric):
     monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(neighbours, "UNIT", 1)
     training, mirrored = images(150, 0, symmetric)
     new, _ = images(150, 1, symmetric)
     nearly = training + RNG(2).normal(size=training.shape).astype(np.float32) * 0.1
