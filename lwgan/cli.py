@@ -10,6 +10,7 @@ import pathlib
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from lwgan.errors import INTERRUPTED, USER_ERROR, Interrupted, UserError, device_errors
 from lwgan.runs import log
-from lwgan.runs.compiled import keep_programs
+from lwgan.runs.compiled import THREADS, keep_programs
 from lwgan.settings.defaults import by_full_name
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ def run(
                 command(values)
     except UserError as error:
         _say(f"error: {error}")
+        if any(thread.name.startswith(THREADS) for thread in threading.enumerate()):
+            # Python would wait for what is being compiled for nothing.
+            os._exit(USER_ERROR)
         sys.exit(USER_ERROR)
     except Interrupted as end:
         _say(f"interrupted: {end}")

@@ -41,8 +41,8 @@ def perceptual_hashes(tiny: np.ndarray) -> np.ndarray:
     Which of the 8×8 lowest frequencies lie above their median.
     """
     grey = sum(np.moveaxis(tiny, -1, 0)) / tiny.shape[-1]
-    # Rounded, for what is 0 but for rounding would lie on either side.
-    lowest = np.round(_WAVES @ grey @ _WAVES.T, 6).reshape(-1, 64)
+    # One after the other: what is 0 but for rounding depends on how many are multiplied at once.
+    lowest = np.stack([_WAVES @ one @ _WAVES.T for one in grey]).reshape(-1, 64)
     median = np.sort(lowest, 1)[:, 31:33].mean(1, keepdims=True)
     return np.packbits(lowest > median, axis=1).view(">u8").ravel().astype(np.uint64)
 

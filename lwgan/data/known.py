@@ -22,7 +22,7 @@ from lwgan.errors import UserError
 from lwgan.runs.bars import counted
 
 # Of the files that keep images; another number and they are made anew.
-_FORMAT = 3
+_FORMAT = 2
 # Bytes of decoded images that wait to be written, and threads, at most.
 _AHEAD, _MOST_THREADS = 1 << 26, 64
 # Errors that a file has for good; Pillow's own have no number.

@@ -11,7 +11,7 @@ from absl import logging
 from lwgan.data.limits import num_cores
 from lwgan.errors import UserError
 
-# Numbers that a thread takes at once: small images are done sooner than handed over.
+# Numbers that a thread takes at once, at most: small images are done sooner than handed over.
 _RUN = 16
 
 T = TypeVar("T")
@@ -24,10 +24,11 @@ def plain_map(
 
     About ``ahead`` numbers at most are in work or wait to be taken; TensorFlow is not needed.
     """
+    run = max(1, min(_RUN, ahead // (4 * workers)))
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for first in range(0, len(numbers), ahead):
             part = numbers[first : first + ahead]
-            runs = (part[start : start + _RUN] for start in range(0, len(part), _RUN))
+            runs = (part[start : start + run] for start in range(0, len(part), run))
             for results in pool.map(function, runs):
                 yield from results
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lwgan.data.duplicates import connected
 from lwgan.models.devices import divided, num_devices, whole
 
 # Neighbours that an image's surroundings are measured by.
@@ -179,16 +180,17 @@ def memorisation(samples: np.ndarray, training: np.ndarray, mirrored: np.ndarray
 
 
 def _without_doubles(training: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-    """The first of each image that is there, or its mirror image, more than once: int (M',)."""
+    """The first of each image that is there, or its mirror image, more than once: int (M',).
+
+    Of images that are there often, each knows a few, and these know others.
+    """
     limit = SAME * 2 * training.var(0, dtype=np.float64).sum()
-    _, squared = _nearest(training, training, mirrored, among_themselves=True, count=1)
-    # What has no near neighbour is no double; of these, all earlier ones are looked at.
-    kept = np.ones(len(training), bool)
-    for row in np.flatnonzero(squared[:, 0] < limit):
-        earlier = _squared(training[row : row + 1], training[:row])
-        turned = _squared(training[row : row + 1], mirrored[:row])
-        kept[row] = not (np.minimum(earlier, turned) < limit).any()
-    return np.flatnonzero(kept)
+    indices, squared = _nearest(
+        training, training, mirrored, among_themselves=True, count=_CANDIDATES
+    )
+    rows, places = np.nonzero(squared < limit)
+    labels = connected(np.stack([rows, indices[rows, places]]), len(training))
+    return np.sort(np.unique(labels, return_index=True)[1])
 
 
 def _nearest(
@@ -256,8 +258,3 @@ def _exact(
             for images in (training, mirrored)
         )
     )
-
-
-def _squared(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The squared distances of (1, D) and (M, D): float64 (M,)."""
-    return np.square(y.astype(np.float64) - x).sum(1)

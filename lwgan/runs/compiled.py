@@ -13,6 +13,8 @@ import zlib
 from lwgan.errors import UserError
 from lwgan.runs.files import cache_root, remove
 
+# How threads that compile are called.
+THREADS = "compiling"
 # Folder in the user's cache.
 FOLDER = "compiled"
 # Bytes of all programs of a machine.
@@ -21,6 +23,9 @@ _MOST = 2**30
 _PLACE, _SWITCH = "JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"
 # Seconds; what compiles sooner is not kept.
 _LEAST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+_OTHERS = "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"
+# What this process has set: other values are the user's.
+_told: dict[str, str] = {}
 # Its time of change: entries that are older have been found whole.
 _LOOKED = "looked"
 
@@ -30,7 +35,7 @@ def keep_programs(*, write: bool = True) -> None:
 
     Without ``write``, only what is there is used. Where nothing can be written, nothing is kept.
     """
-    if {_PLACE, _SWITCH} & set(os.environ):
+    if any(os.environ.get(name) != _told.get(name) for name in (_PLACE, _SWITCH)):
         return
     try:
         folder = cache_root() / FOLDER / _machine()
@@ -44,12 +49,17 @@ def keep_programs(*, write: bool = True) -> None:
     except (OSError, UserError):
         return
     _tell_jax(_PLACE, str(folder))
+    # XLA's own caches for GPUs have no bound, and are written in any case.
+    _tell_jax(_OTHERS, "none")
     _tell_jax(_LEAST, 0.1 if write else 1e9)
 
 
 def _tell_jax(variable: str, value: str | float) -> None:
     """JAX reads the environment when it is imported; it may have been."""
-    os.environ[variable] = str(value)
+    if os.environ.get(variable) != _told.get(variable):
+        # The user's own.
+        return
+    os.environ[variable] = _told[variable] = str(value)
     if jax := sys.modules.get("jax"):
         jax.config.update(variable.lower(), value)
 

@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from lwgan.runs.compiled import THREADS
 from lwgan.training.devices import describe_devices
 from lwgan.training.gradients import Terms
 from lwgan.training.recipes import images_shape
@@ -61,7 +62,7 @@ def compiled_ahead(update: Update, gan: Gan, config: ConfigDict) -> Iterator[Upd
     """
     began = time.monotonic()
     logging.info("Compiling for %s", describe_devices())
-    pool = concurrent.futures.ThreadPoolExecutor(2, "compiling")
+    pool = concurrent.futures.ThreadPoolExecutor(2, THREADS)
     programs = {}
     for name, (program, _) in update.programs().items():
         future = pool.submit(lambda program=program: lower(program, gan, config).compile())

@@ -4,6 +4,7 @@ import jax
 from ml_collections import ConfigDict
 
 from lwgan.data.limits import free_memory
+from lwgan.errors import UserError
 
 _MIB = 2**20
 # Of the memory that is there, what a program may take: allocators need some room.
@@ -19,9 +20,20 @@ def describe_devices() -> str:
 
 
 def memory_limit() -> int:
-    """Bytes that a program may take on each device of this process."""
+    """Bytes that a program may take on each device of this process.
+
+    Raises:
+      UserError: the devices do not say.
+    """
     device = jax.local_devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
+    if limit is None and device.platform != "cpu":
+        raise UserError(
+            "train.grad_accum",
+            -1,
+            "the device does not say how much memory it has",
+            "use 1 or more",
+        )
     return int(_USABLE * (limit or free_memory() / jax.local_device_count()))
 
 

@@ -1,6 +1,5 @@
-"""As few micro-batches as fit into the memory: found from the compiled step, kept in the run."""
+"""What settings leave to the devices, found at a run's first start and kept in the run."""
 
-import contextlib
 import math
 
 import jax
@@ -11,7 +10,7 @@ from ml_collections import ConfigDict
 from lwgan.errors import UserError
 from lwgan.training.checks import check_devices
 from lwgan.training.compiling import lower
-from lwgan.training.devices import memory_limit
+from lwgan.training.devices import memory_limit, precision_of
 from lwgan.training.recipes import recipe_of
 from lwgan.training.state import build_gan
 from lwgan.training.step import make_update
@@ -19,19 +18,24 @@ from lwgan.training.step import make_update
 _MIB = 2**20
 
 
-def resolve(config: ConfigDict, kept: int | None) -> ConfigDict:
-    """The settings with ``train.grad_accum`` above 0: as asked for, or the run's, or what fits.
+def resolve(config: ConfigDict, begun: ConfigDict | None) -> ConfigDict:
+    """The settings without ``train.precision=auto`` and a negative ``train.grad_accum``.
 
-    ``kept`` is that of a run that has begun, for its result depends on it.
+    What a run computes depends on both, so one that has begun, with the settings ``begun``, keeps
+    its own; else they are what these devices are best at, and as few micro-batches as fit.
 
     Raises:
       UserError: not even one image at once fits, or the batch cannot be divided so.
     """
-    if config.train.grad_accum > 0:
-        return config
-    settled = _with(config, kept if kept and kept > 0 else _fewest(config))
-    check_devices(settled, jax.device_count())
-    return settled
+    config = config.copy_and_resolve_references()
+    kept = begun.train if begun else config.train
+    if config.train.precision == "auto":
+        config.train.precision = kept.precision
+        config.train.precision = precision_of(config)
+    if config.train.grad_accum < 0:
+        config.train.grad_accum = kept.grad_accum if kept.grad_accum > 0 else _fewest(config)
+        check_devices(config, jax.device_count())
+    return config
 
 
 def step_bytes(program: jax.stages.Compiled) -> int:
@@ -79,9 +83,12 @@ def _needed(config: ConfigDict) -> float:
     programs = make_update(gan, recipe_of(config, num_images=1)).programs()
     # With the penalty, where there is one.
     program, _ = next(iter(programs.values()))
-    with contextlib.suppress(jax.errors.JaxRuntimeError):
+    try:
         return step_bytes(lower(program, gan, config).compile())
-    return math.inf
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return math.inf
 
 
 def _with(config: ConfigDict, number: int) -> ConfigDict:

@@ -89,7 +89,9 @@ def prepare(
         steps, damaged = manifest.examine(workdir)
         read_records(workdir)
     origin = find_origin(run, init_from, config, new=not begun, begun=bool(steps))
-    config = resolve(config, run.config.train.grad_accum if begun else None)
+    config = resolve(config, run.config if steps else None)
+    if not begun:
+        run.config = config
     step, gan = steps[-1] if steps else None, build_gan(config)
     if step is not None:
         checkpoint.require_networks(workdir, step, _shapes_of(gan))

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 import zlib
 
 import pytest
@@ -12,7 +13,7 @@ from lwgan.data import kept
 from lwgan.runs import compiled
 from lwgan.runs.files import cache_root
 
-VARIABLES = (compiled._PLACE, compiled._SWITCH, compiled._LEAST)
+VARIABLES = (compiled._PLACE, compiled._SWITCH, compiled._LEAST, compiled._OTHERS)
 COMPILING = """
 import sys
 from lwgan.runs.compiled import keep_programs
@@ -38,9 +39,9 @@ def folder(tmp_path, monkeypatch):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(
-        compiled, "_tell_jax", lambda name, value: os.environ.update({name: str(value)})
-    )
+    monkeypatch.setattr(compiled, "_told", {})
+    # This process has imported it.
+    monkeypatch.setattr(compiled, "sys", types.SimpleNamespace(modules={}))
     return cache_root() / compiled.FOLDER / compiled._machine()
 
 
@@ -66,7 +67,6 @@ def test_only_what_is_new_is_looked_at(folder, monkeypatch):
     compiled.keep_programs()
     monkeypatch.setattr(compiled, "_is_whole", lambda entry: False)
     new = entry(folder, "b", age=-10)
-    del os.environ[compiled._PLACE]
     compiled.keep_programs()
     assert [path.name for path in folder.glob("*-cache")] == ["a-cache"] and not new.exists()
 
@@ -84,6 +84,22 @@ def test_what_the_environment_says_holds(folder, monkeypatch, name):
     monkeypatch.setenv(name, "false")
     compiled.keep_programs()
     assert not folder.exists() and set(VARIABLES) & set(os.environ) == {name}
+
+
+def test_what_was_only_read_before_is_written_next(folder, monkeypatch):
+    """Commands may be called one after the other; a user's own values stay."""
+    entry(folder, "a")
+    compiled.keep_programs(write=False)
+    assert float(os.environ[compiled._LEAST]) > 1e6
+    assert os.environ[compiled._OTHERS] == "none"
+    compiled.keep_programs()
+    assert float(os.environ[compiled._LEAST]) < 1
+    monkeypatch.setattr(compiled, "_told", {})
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(compiled._LEAST, "7")
+    compiled.keep_programs()
+    assert os.environ[compiled._LEAST] == "7" and os.environ[compiled._PLACE] == str(folder)
 
 
 def test_where_nothing_can_be_written_nothing_is_kept(folder, tmp_path, monkeypatch):

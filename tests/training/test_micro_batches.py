@@ -51,8 +51,14 @@ def test_where_not_even_one_image_fits_it_is_one_line(monkeypatch):
 
 def test_a_number_that_is_said_or_that_the_run_has_stays(monkeypatch):
     monkeypatch.setattr(micro_batches, "_needed", None)
-    assert resolve(tiny.config(train__grad_accum=2), 4).train.grad_accum == 2
-    assert resolve(tiny.config(train__grad_accum=-1), 4).train.grad_accum == 4
+    begun = tiny.config(train__grad_accum=4, train__batch_size=16, train__precision="tf32")
+    said = tiny.config(train__grad_accum=2, train__precision="bfloat16")
+    settled = resolve(said, begun).train
+    assert (settled.grad_accum, settled.precision) == (2, "bfloat16")
+    settled = resolve(tiny.config(train__grad_accum=-1, train__batch_size=16), begun).train
+    assert (settled.grad_accum, settled.precision) == (4, "tf32")
+    settled = resolve(tiny.config(train__grad_accum=1), None).train
+    assert (settled.grad_accum, settled.precision) == (1, "float32")
 
 
 def test_less_memory_is_needed_with_more_micro_batches():
@@ -71,7 +77,9 @@ def test_within_a_run_the_number_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(micro_batches, "_needed", lambda own: 10 / own.train.grad_accum)
     monkeypatch.setattr(micro_batches, "memory_limit", lambda: 6)
     train(config, tmp_path / "run")
-    assert read_run(tmp_path / "run").config.train.grad_accum == 2
+    run = read_run(tmp_path / "run")
+    assert (run.config.train.grad_accum, run.config.train.precision) == (2, "float32")
+    assert run.info.changes == []
     monkeypatch.setattr(micro_batches, "memory_limit", lambda: 60)
     assert prepare(config, tmp_path / "run").config.train.grad_accum == 2
     assert prepare(config, tmp_path / "other").config.train.grad_accum == 1
@@ -102,11 +110,13 @@ def test_programs_made_ahead_do_the_same(monkeypatch):
     with compiled_ahead(update, networks, config) as ahead:
         first = jax.device_get(tiny.init(networks, jax.device_count()))
     assert all(step_bytes(program.compiled()) > 0 for program, _ in ahead.programs().values())
-    for step in (1, 2):
-        ours = ahead(step, tiny.init(networks, jax.device_count()), images)
-        theirs = update(step, tiny.init(networks, jax.device_count()), images)
-        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    assert int(first.step) == 0
+    ours, theirs = (tiny.init(networks, jax.device_count()) for _ in range(2))
+    for step in (1, 2, 3):
+        (ours, our_terms), (theirs, terms) = (
+            one(step, state, images) for one, state in ((ahead, ours), (update, theirs))
+        )
+        jax.tree.map(np.testing.assert_array_equal, (ours, our_terms), (theirs, terms))
+    assert (int(first.step), int(ours.step)) == (0, 3)
 
 
 def test_whoever_waits_for_a_program_is_told(monkeypatch, caplog):
@@ -180,3 +190,23 @@ def test_activations_that_are_computed_again_change_nothing():
         state = tiny.init(networks)
         results.append(jax.device_get(make_update(networks, recipe)(1, state, tiny.images(1))))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5), *results)
+
+
+def test_a_device_that_does_not_say_how_much_it_has_is_one_line(monkeypatch):
+    """The memory of the host is not its own."""
+    silent = types.SimpleNamespace(platform="gpu", memory_stats=lambda: None)
+    monkeypatch.setattr(devices.jax, "local_devices", lambda: [silent])
+    with pytest.raises(UserError, match="does not say how much memory it has"):
+        devices.memory_limit()
+
+
+def test_other_errors_of_the_compiler_are_no_want_of_memory(monkeypatch):
+    def fail(*arguments):
+        raise jax.errors.JaxRuntimeError(reason)
+
+    monkeypatch.setattr(micro_batches, "lower", fail)
+    reason = "RESOURCE_EXHAUSTED: too much"
+    assert micro_batches._needed(tiny.config()) == np.inf
+    reason = "INTERNAL: no ptxas"
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no ptxas"):
+        micro_batches._needed(tiny.config())
