@@ -82,18 +82,16 @@ def prepare(
     begun = known and not fresh
     noted = read_run(workdir).info.fingerprint if begun else ""
     source = open_source(config.data, known=noted, keep=keep)
-    if fresh and known:
-        run, steps, damaged = Run(workdir, config, RunInfo(source.fingerprint)), [], {}
-    else:
+    run, steps, damaged = Run(workdir, config, RunInfo(source.fingerprint)), [], {}
+    if begun or not known:
         run = resolve_run(config, workdir, source.fingerprint, accept_new_data=accept_new_data)
         steps, damaged = manifest.examine(workdir)
         read_records(workdir)
     origin = find_origin(run, init_from, config, new=not begun, begun=bool(steps))
     config = resolve(config, run.config if steps else None)
-    if not begun:
-        run.config = config
+    run.config = run.config if begun else config
     step, gan = steps[-1] if steps else None, build_gan(config)
-    if step is not None:
+    if steps:
         checkpoint.require_networks(workdir, step, _shapes_of(gan))
     _announce(run, config, step, note)
     dataset = load_dataset(source, config.data, keep=keep)
