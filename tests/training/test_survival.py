@@ -25,6 +25,7 @@ from lwgan.runs.directory import read_run
 from lwgan.sampling import image_files
 from lwgan.sampling.sampler import Sampler
 from lwgan.training import session
+from lwgan.training.compiling import Compiling
 from lwgan.training.loop import train
 from lwgan.training.state import build_gan, init_state
 from tests import kill_training, tiny
@@ -180,6 +181,23 @@ def test_a_state_that_is_not_finite_goes_back_and_on(tmp_path, monkeypatch, whol
     two, other = (kill_training.series(w) for w in (tmp_path / "run", whole[0]))
     # Other random numbers from there on.
     assert two[:2] == other[:2] and two[2] != other[2]
+
+
+def test_programs_made_ahead_take_the_state_of_a_checkpoint(tmp_path, monkeypatch):
+    """They are for one layout of the state, and going back makes another state."""
+    calls, call = itertools.count(1), Compiling.__call__
+
+    def broken(self, state, images, augment_prob):
+        state, terms = call(self, state, images, augment_prob)
+        if next(calls) == 3:
+            bad = jax.tree.map(lambda leaf: leaf * jnp.nan, state.g_params)
+            state = state.replace(g_params=bad)
+        return state, terms
+
+    monkeypatch.setattr(Compiling, "__call__", broken)
+    config = tiny.config(checkpoint__every=2, sample__every=0, train__log_every=1)
+    last = train(config, tmp_path / "run")
+    assert (int(last.step), int(last.recoveries), next(calls)) == (4, 1, 6)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
