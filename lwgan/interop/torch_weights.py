@@ -40,6 +40,7 @@ FIXED_SETTINGS = {
     "side_channels": 64,
     "side_attention": True,
     "recon_size": 128,
+    "remat": False,
 }
 
 
