@@ -18,6 +18,7 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 
 from absl import app, flags
 
@@ -68,26 +69,32 @@ def dims(text: str) -> list[int]:
     return [int(n) for n in _SHAPE.search(text)[1].split(",") if n]
 
 
-def flops_of_computations(program: str) -> dict[str, dict[str, float]]:
-    """FLOPs of products and convolutions: computation -> instruction -> FLOPs."""
-    found, shapes, here = collections.defaultdict(dict), {}, ""
+def lines_of(program: str) -> Iterator[tuple[str, str]]:
+    """Each line with the computation that it belongs to."""
+    here = ""
     for line in program.splitlines():
         if line.endswith("{") and not line.startswith(" "):
             here = line.split()[1 if line.startswith("ENTRY") else 0].lstrip("%").split("(")[0]
-            shapes = {}
+        yield here, line
+
+
+def flops_of_computations(program: str) -> dict[str, dict[str, float]]:
+    """FLOPs of products and convolutions: computation -> instruction -> FLOPs."""
+    found, shapes = collections.defaultdict(dict), collections.defaultdict(dict)
+    for here, line in lines_of(program):
         match = _INSTRUCTION.match(line)
         if not match:
             continue
         name, shape, kind, rest = match.groups()
-        shapes[name] = shape
+        shapes[here][name] = shape
         operands = re.findall(r"%([\w.\-]+)", rest.split(")")[0])
         if kind == "dot":
             contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", rest)[1]
-            left = dims(shapes[operands[0]])
+            left = dims(shapes[here][operands[0]])
             inner = math.prod(left[int(n)] for n in contracted.split(",") if n)
             found[here][name] = 2 * math.prod(dims(shape)) * inner
         elif kind == "convolution":
-            right = dims(shapes[operands[1]])
+            right = dims(shapes[here][operands[1]])
             labels = re.search(r"dim_labels=\w+_(\w+)->", rest)[1]
             found[here][name] = 2 * math.prod(dims(shape)) * math.prod(right)
             found[here][name] /= right[labels.index("o")]
@@ -97,10 +104,7 @@ def flops_of_computations(program: str) -> dict[str, dict[str, float]]:
 def layers_of(program: str) -> dict[str, tuple[str, float]]:
     """Instruction of the whole program -> its layer with its direction, and its FLOPs."""
     flops, layers, bodies = flops_of_computations(program), {}, {}
-    here = ""
-    for line in program.splitlines():
-        if line.endswith("{") and not line.startswith(" "):
-            here = line.split()[1 if line.startswith("ENTRY") else 0].lstrip("%").split("(")[0]
+    for here, line in lines_of(program):
         match, named = _INSTRUCTION.match(line), re.search(r'op_name="([^"]*)"', line)
         if named and here:
             bodies.setdefault(here, named[1])

@@ -19,7 +19,6 @@ import sys
 from lwgan.runs.compiled import keep_programs
 keep_programs(write=sys.argv[1:] == [])
 import jax
-from jax._src import monitoring
 events = []
 jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
 def deep(x):
