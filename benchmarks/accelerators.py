@@ -42,7 +42,7 @@ def compiled_step(size: int, chips: int, accum: int):
 
     from configs import ffhq
     from lwgan.models.build import CHANNELS
-    from lwgan.models.devices import AXIS
+    from lwgan.models.placement import AXIS
     from lwgan.training.recipes import recipe_of
     from lwgan.training.state import build_gan, init_state
     from lwgan.training.step import update_networks

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from configs import default
-from lwgan.models.devices import AXIS
+from lwgan.models.placement import AXIS
 from lwgan.runs import checkpoint
 from lwgan.runs.directory import record_start, resolve_run
 from lwgan.training import session

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lwgan.data.duplicates import connected
-from lwgan.models.devices import divided, num_devices, whole
+from lwgan.models.placement import divided, num_devices, whole
 
 # Neighbours that an image's surroundings are measured by.
 K = 3

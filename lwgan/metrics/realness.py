@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lwgan.models.devices import divided, num_devices, whole
+from lwgan.models.placement import divided, num_devices, whole
 
 
 class Critic(NamedTuple):

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from lwgan.models.devices import AXIS
 from lwgan.models.discriminator import Discriminator
 from lwgan.models.generator import Generator, draw_noise
+from lwgan.models.placement import AXIS
 
 # A tree of float32 arrays.
 Params = Any

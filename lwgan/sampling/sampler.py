@@ -12,8 +12,8 @@ import numpy as np
 from lwgan.errors import UserError
 from lwgan.keys import Draw, draw_latents, image_keys
 from lwgan.models.build import CHANNELS, Params
-from lwgan.models.devices import divided, num_devices, whole
 from lwgan.models.generator import Generator, draw_noise, noise_sizes
+from lwgan.models.placement import divided, num_devices, whole
 
 
 class Draws(NamedTuple):

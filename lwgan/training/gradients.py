@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lwgan.models.build import Params
-from lwgan.models.devices import AXIS
+from lwgan.models.placement import AXIS
 
 # Weighted terms of a loss by name, float32 () each.
 Terms = dict[str, jax.Array]

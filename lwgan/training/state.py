@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 
 from lwgan.keys import Draw, draw_latents, example_keys, seed_key
 from lwgan.models.build import COMPUTE_DTYPES, Params, build_discriminator, build_generator
-from lwgan.models.devices import whole
 from lwgan.models.discriminator import blocks
 from lwgan.models.generator import draw_noise
+from lwgan.models.placement import whole
 from lwgan.training.devices import precision_of
 from lwgan.training.optimizers import OPTIMIZERS, freezing
 

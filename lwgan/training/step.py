@@ -12,9 +12,9 @@ import numpy as np
 
 from lwgan.keys import Draw, draw_latents, example_keys, step_key
 from lwgan.models.build import Params
-from lwgan.models.devices import AXIS
 from lwgan.models.discriminator import DiscriminatorOutput, take_quadrant
 from lwgan.models.generator import draw_noise
+from lwgan.models.placement import AXIS
 from lwgan.training.augment import augment_images
 from lwgan.training.ema import EMA_DECAYS, mix
 from lwgan.training.gradients import Terms, accumulate, apply_updates

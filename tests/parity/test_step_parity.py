@@ -21,8 +21,8 @@ from configs import reference as reference_config
 from lwgan.interop.torch_runs import import_checkpoint
 from lwgan.keys import Draw, draw_latents, example_keys, step_key
 from lwgan.models.build import CHANNELS
-from lwgan.models.devices import AXIS
 from lwgan.models.generator import draw_noise
+from lwgan.models.placement import AXIS
 from lwgan.runs import checkpoint
 from lwgan.runs.directory import read_run
 from lwgan.training.augment import AUGMENTATIONS

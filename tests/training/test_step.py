@@ -9,8 +9,8 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from lwgan.keys import Draw, draw_latents
-from lwgan.models.devices import AXIS
 from lwgan.models.generator import draw_noise
+from lwgan.models.placement import AXIS
 from lwgan.training.ema import ramp_decay, reference_decay
 from lwgan.training.losses import gradient_penalty
 from lwgan.training.state import on_devices

@@ -20,7 +20,7 @@ from lwgan.errors import UserError
 from lwgan.metrics.networks.layers import Output, Table, fold
 from lwgan.metrics.networks.resize import resize_image, resize_images
 from lwgan.metrics.networks.weights import read_tensors
-from lwgan.models.devices import divided, whole
+from lwgan.models.placement import divided, whole
 from lwgan.runs.files import cache_root, local_path, replacing, write_text
 
 # Images on each device at once. On a CPU, what lies between two layers of more does not fit its
