@@ -40,10 +40,12 @@ class Compiling:
     def compiled(self) -> jax.stages.Compiled:
         """The program, waited for; the log says for how long now and then."""
         waited = False
-        while not concurrent.futures.wait([self.future], _PAUSE).done:
-            seconds = time.monotonic() - self.began
-            logging.info("Compiling the %s step: %.0f s so far", self.name, seconds)
-            waited = True
+        # Every step asks.
+        while not self.future.done():
+            if not concurrent.futures.wait([self.future], _PAUSE).done:
+                seconds = time.monotonic() - self.began
+                logging.info("Compiling the %s step: %.0f s so far", self.name, seconds)
+                waited = True
         if waited:
             logging.info("Compiled the %s step", self.name)
         return self.future.result()

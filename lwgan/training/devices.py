@@ -14,7 +14,7 @@ _USABLE = 0.9
 def describe_devices() -> str:
     """The devices in words, with what each has."""
     device = jax.local_devices()[0]
-    limit = (device.memory_stats() or {}).get("bytes_limit")
+    limit = _said_limit(device)
     room = f", which has {limit / _MIB:,.0f} MiB for JAX" if limit else ""
     return f"{jax.device_count()} × {device.device_kind}{room}"
 
@@ -26,7 +26,7 @@ def memory_limit() -> int:
       UserError: the devices do not say.
     """
     device = jax.local_devices()[0]
-    limit = (device.memory_stats() or {}).get("bytes_limit")
+    limit = _said_limit(device)
     if limit is None and device.platform != "cpu":
         raise UserError(
             "train.grad_accum",
@@ -35,6 +35,11 @@ def memory_limit() -> int:
             "use 1 or more",
         )
     return int(_USABLE * (limit or free_memory() / jax.local_device_count()))
+
+
+def _said_limit(device: jax.Device) -> int | None:
+    """Bytes that JAX may have of a device, if that says so."""
+    return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def precision_of(config: ConfigDict) -> str:
