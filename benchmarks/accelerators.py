@@ -80,17 +80,13 @@ def compiled_step(size: int, chips: int, accum: int):
 
 def describe(compiled) -> list[str]:
     """Columns of the table."""
+    from lwgan.training.micro_batches import step_bytes
+
     stats, cost, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
-    taken = (
-        stats.argument_size_in_bytes
-        + stats.output_size_in_bytes
-        - stats.alias_size_in_bytes
-        + stats.temp_size_in_bytes
-    )
     kinds = collections.Counter(re.findall(r"= (bf16|f32)\[[^\]]*\]\S* convolution\(", text))
     calls = {name: len(re.findall(rf" {name}(?:-start)?\(", text)) for name in COLLECTIVES}
     return [
-        f"{taken / 2**30:.2f}",
+        f"{step_bytes(compiled) / 2**30:.2f}",
         f"{stats.alias_size_in_bytes / 2**30:.2f}",
         f"{cost.get('flops', 0) / 1e12:.2f}",
         f"{cost.get('bytes accessed', 0) / 1e9:.0f}",

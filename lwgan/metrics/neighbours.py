@@ -31,10 +31,10 @@ class Block(NamedTuple):
     first: int
     # Without the padding.
     count: int
-    # Divided over the devices …
-    rows: jax.Array
-    # … and whole on each.
-    columns: jax.Array
+    # Divided over the devices, and their squared norms (R,): infinite for padding …
+    rows: tuple[jax.Array, jax.Array]
+    # … and the same whole on each.
+    columns: tuple[jax.Array, jax.Array]
 
     @property
     def here(self) -> slice:
@@ -62,7 +62,10 @@ def precision_and_recall(samples: np.ndarray, reals: np.ndarray, k: int = K) -> 
 
 @jax.jit
 def _covered(
-    rows: jax.Array, columns: jax.Array, row_radii: jax.Array, column_radii: jax.Array
+    rows: tuple[jax.Array, jax.Array],
+    columns: tuple[jax.Array, jax.Array],
+    row_radii: jax.Array,
+    column_radii: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Which rows lie in the ball of some column, and which columns in that of some row."""
     squared = _squared_on_device(rows, columns)
@@ -75,11 +78,10 @@ def _kth(blocks: list[Block], k: int) -> list[jax.Array]:
     That of padding is -inf: nothing lies within.
     """
     # Itself as well.
-    best = [jnp.full((len(block.rows), k + 1), jnp.inf) for block in blocks]
+    best = [jnp.full((len(block.rows[0]), k + 1), jnp.inf) for block in blocks]
     for i, row in enumerate(blocks):
         for j, column in enumerate(blocks[i:], i):
-            counts = row.count, column.count
-            of_row, of_column = _smallest(row.rows, column.columns, counts, best[i], best[j])
+            of_row, of_column = _smallest(row.rows, column.columns, best[i], best[j])
             best[i] = of_row
             if i < j:
                 best[j] = of_column
@@ -91,22 +93,31 @@ def _kth(blocks: list[Block], k: int) -> list[jax.Array]:
 
 @jax.jit
 def _smallest(
-    rows: jax.Array,
-    columns: jax.Array,
-    counts: tuple[int, int],
+    rows: tuple[jax.Array, jax.Array],
+    columns: tuple[jax.Array, jax.Array],
     of_rows: jax.Array,
     of_columns: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """The smallest squared distances so far of each row, and of each column."""
     squared = _squared_on_device(rows, columns)
+    return _with_smallest(of_rows, squared, 1), _with_smallest(of_columns, squared, 0)
 
-    def merge(best: jax.Array, squared: jax.Array, count: int) -> jax.Array:
-        squared = jnp.where((jnp.arange(squared.shape[1]) < count)[None], squared, jnp.inf)
-        fewest = min(best.shape[1], squared.shape[1])
-        both = jnp.concatenate([best, -jax.lax.top_k(-squared, fewest)[0]], 1)
-        return jnp.sort(both, 1)[:, : best.shape[1]]
 
-    return merge(of_rows, squared, counts[1]), merge(of_columns, squared.T, counts[0])
+def _with_smallest(best: jax.Array, squared: jax.Array, axis: int) -> jax.Array:
+    """The smallest of ``best`` (N, k) and of all along the axis: (N, k).
+
+    What to choose from is thinned out by minima and maxima of whole slices, in the pass that the
+    distances are written in; ``top_k`` alone takes as long as the product of matrices.
+    """
+    parts = jnp.split(squared, squared.shape[axis] // UNIT, axis)
+    smallest = [jnp.full_like(parts[0], jnp.inf)] * best.shape[1]
+    for part in parts:
+        for place, so_far in enumerate(smallest):
+            smallest[place] = jnp.minimum(so_far, part)
+            part = jnp.maximum(so_far, part)
+    few = jnp.concatenate(smallest, axis)
+    few = -jax.lax.top_k(-(few if axis else few.T), best.shape[1])[0]
+    return -jax.lax.top_k(-jnp.concatenate([best, few], 1), best.shape[1])[0]
 
 
 def _blocks(features: np.ndarray, mean: np.ndarray) -> list[Block]:
@@ -118,17 +129,18 @@ def _blocks(features: np.ndarray, mean: np.ndarray) -> list[Block]:
     for first in range(0, len(features), size):
         part = (features[first : first + size] - mean).astype(np.float32)
         padded = np.pad(part, ((0, size - len(part)), (0, 0)))
-        rows, columns = jax.device_put((padded, padded), (divided(), whole()))
+        norms = np.square(padded).sum(1)
+        norms[len(part) :] = np.inf
+        rows, columns = jax.device_put([(padded, norms)] * 2, [divided(), whole()])
         blocks.append(Block(first, len(part), rows, columns))
     return blocks
 
 
-def _squared_on_device(x: jax.Array, y: jax.Array) -> jax.Array:
-    """The squared distances of (N, D) and (M, D): (N, M)."""
-    products = jnp.matmul(x, y.T, precision="highest")
-    squares = jnp.square(x).sum(1)[:, None] + jnp.square(y).sum(1)[None]
+def _squared_on_device(x: tuple[jax.Array, jax.Array], y: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """The squared distances of (N, D) and (M, D), each with its squared norms: (N, M)."""
+    products = jnp.matmul(x[0], y[0].T, precision="highest")
     # Below 0 by a little where they are the same.
-    return squares - 2 * products
+    return x[1][:, None] + y[1][None] - 2 * products
 
 
 class Memorisation(NamedTuple):
@@ -209,8 +221,8 @@ def _nearest(
     columns, turned = _blocks(training, mean), _blocks(mirrored, mean)
     indices, squared = [], []
     for row in _blocks(points, mean):
-        own = row.first + np.arange(len(row.rows)) if among_themselves else -1
-        shape = len(row.rows), min(_CANDIDATES, len(training))
+        own = row.first + np.arange(len(row.rows[0])) if among_themselves else -1
+        shape = len(row.rows[0]), min(_CANDIDATES, len(training))
         best = jnp.full(shape, jnp.inf), jnp.full(shape, -1)
         for column, mirror in zip(columns, turned, strict=True):
             best = _candidates(row.rows, column, mirror.columns, own, best)
@@ -229,23 +241,24 @@ def _nearest(
 
 @jax.jit
 def _candidates(
-    rows: jax.Array,
+    rows: tuple[jax.Array, jax.Array],
     column: Block,
-    mirrored: jax.Array,
+    mirrored: tuple[jax.Array, jax.Array],
     own: jax.Array | int,
     best: tuple[jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
     """The smallest squared distances so far, and whose they are: -1 for none."""
-    here = column.first + jnp.arange(len(column.columns))
+    here = column.first + jnp.arange(len(column.columns[0]))
     squared = jnp.minimum(
         _squared_on_device(rows, column.columns), _squared_on_device(rows, mirrored)
     )
     itself = here[None] == jnp.reshape(own, (-1, 1))
     there = (jnp.arange(len(here)) < column.count)[None] & ~itself
-    squared = jnp.concatenate([best[0], jnp.where(there, squared, jnp.inf)], 1)
-    whose = jnp.broadcast_to(jnp.where(there, here[None], -1), (len(rows), len(here)))
-    values, order = jax.lax.top_k(-squared, best[0].shape[1])
-    return -values, jnp.take_along_axis(jnp.concatenate([best[1], whose], 1), order, 1)
+    squared = jnp.where(there, squared, jnp.inf)
+    whose = jnp.broadcast_to(jnp.where(there, here[None], -1), squared.shape)
+    both, of_both = (jnp.concatenate(pair, 1) for pair in zip(best, (squared, whose), strict=True))
+    values, order = jax.lax.top_k(-both, best[0].shape[1])
+    return -values, jnp.take_along_axis(of_both, order, 1)
 
 
 def _exact(
