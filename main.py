@@ -42,6 +42,14 @@ def define_flags(values: cli.Flags) -> None:
         "Say what training would need: memory, hours, disk; nothing is written.",
         **of,
     )
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "Of several processes: address:port of process 0, or auto (SLURM, Open MPI, TPUs).",
+        **of,
+    )
+    flags.DEFINE_integer("num_processes", None, "How many train together.", 1, **of)
+    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0 on.", 0, **of)
     flags.DEFINE_bool("profile", False, "Write a profile of a few steps to workdir/profile.", **of)
 
 
@@ -57,7 +65,10 @@ def train_or_estimate(values: cli.Flags) -> None:
 
         for line in estimate(config, workdir, **how):
             print(line, flush=True)
-    else:
+        return
+    from lwgan.runs.processes import joined
+
+    with joined(values.coordinator, values.num_processes, values.process_id):
         from lwgan.training.loop import train
 
         train(config, workdir, **how, profile=values.profile)

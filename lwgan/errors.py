@@ -17,9 +17,19 @@ class UserError(Exception):
       do: what to do next.
     """
 
+    # Whether all processes of a run have it.
+    shared = False
+
     def __init__(self, what: str, value: object, allowed: str, do: str):
         line = f"{what} = {value!r}: {allowed}; {do}."
         super().__init__(" ".join(line.split()))
+
+    @classmethod
+    def shared_by_all(cls, line: str) -> "UserError":
+        """The error of which every process of a run says this line."""
+        error = cls.__new__(cls, line)
+        error.args, error.shared = (line,), True
+        return error
 
 
 class Interrupted(BaseException):
@@ -27,6 +37,11 @@ class Interrupted(BaseException):
 
     No ``Exception``, as KeyboardInterrupt is none: whoever catches those must not take it for one.
     """
+
+    def __init__(self, words: str = "", *, shared: bool = False):
+        """``shared``: all processes of a run end so."""
+        super().__init__(words)
+        self.shared = shared
 
 
 # Where the device is another's as well.

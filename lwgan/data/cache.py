@@ -21,6 +21,7 @@ from lwgan.data.known import INDEX, Known, decode_all, ends_of, key_of, pack, re
 from lwgan.data.limits import free_memory
 from lwgan.data.source import Source, digest_of
 from lwgan.errors import UserError
+from lwgan.runs import processes
 from lwgan.runs.files import cache_root, remove, remove_parts, replacing
 from lwgan.runs.locks import locked
 
@@ -41,7 +42,7 @@ def load_dataset(source: Source, data: ConfigDict, *, keep: bool = True) -> Data
     most = len(source.names) * side * int(side * ratio) * len(PIL_MODES[data.mode])
     cache = data.cache
     if cache == "auto":
-        fits = most < free_memory() / 2
+        fits = most < free_memory() / 2 / processes.beside()
         cache = "memory" if fits else "disk" if most < kept.room() else "none"
     if cache == "memory":
         return _in_memory(source, data, most, keep=keep)

@@ -16,6 +16,7 @@ from lwgan.metrics.neighbours import Memorisation, memorisation
 from lwgan.metrics.networks.features import Features, open_features
 from lwgan.metrics.realness import Critic, score_realness
 from lwgan.metrics.records import Record
+from lwgan.runs import processes
 from lwgan.sampling.sampler import Sampler
 
 # Images of each kind that the discriminator is asked about.
@@ -130,7 +131,8 @@ def build_evaluator(config: ConfigDict, dataset: Dataset) -> Evaluator:
     training, held_out = (part[select_reals(len(part), config.eval.num_images)] for part in parts)
     require_enough("data", len(training))
     way = config.eval
-    features = open_features(way.features, way.weights, way.resize)
+    with processes.together():
+        features = open_features(way.features, way.weights, way.resize)
 
     def look(indices: np.ndarray) -> Reals:
         extracted = extract_dataset(

@@ -18,6 +18,7 @@ from lwgan.data.threads import parallel_map
 from lwgan.errors import UserError
 from lwgan.metrics.frechet import Moments, stream
 from lwgan.metrics.networks.features import Features
+from lwgan.runs import processes
 from lwgan.runs.bars import counted
 from lwgan.runs.files import cache_root, replacing
 
@@ -67,10 +68,13 @@ def extract_once(
     """As ``extract``, kept in the user's cache under ``key``: all that the images depend on."""
     parts = (_FORMAT, features.name, features.fingerprint, features.resize, *key)
     name = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    known = None
     # The cache may be damaged, or there is no place for one.
     with contextlib.suppress(OSError, ValueError, EOFError, UserError):
         path = cache_root() / "features" / f"{name}.npy"
-        return Extracted(np.load(path, mmap_mode="r", allow_pickle=False))
+        known = Extracted(np.load(path, mmap_mode="r", allow_pickle=False))
+    if all(processes.gather(known is not None)):
+        return known
     extracted = extract(features, batches, count, title)
     try:
         path = cache_root() / "features" / f"{name}.npy"

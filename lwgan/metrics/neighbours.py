@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lwgan.data.duplicates import connected
-from lwgan.models.placement import divided, num_devices, whole
+from lwgan.models.placement import divided, fetch, put, whole
 
 # Neighbours that an image's surroundings are measured by.
 K = 3
@@ -50,13 +50,13 @@ def precision_and_recall(samples: np.ndarray, reals: np.ndarray, k: int = K) -> 
     """
     mean = reals.mean(0, dtype=np.float64)
     rows, columns = _blocks(samples, mean), _blocks(reals, mean)
-    row_radii, column_radii = _kth(rows, k), _kth(columns, k)
+    row_nearest, column_nearest = _nearest_others(rows, k), _nearest_others(columns, k)
     precise, recalled = np.zeros(len(samples), bool), np.zeros(len(reals), bool)
-    for row, near in zip(rows, row_radii, strict=True):
-        for column, around in zip(columns, column_radii, strict=True):
+    for row, near in zip(rows, row_nearest, strict=True):
+        for column, around in zip(columns, column_nearest, strict=True):
             of_rows, of_columns = _covered(row.rows, column.columns, near, around)
-            precise[row.here] |= np.asarray(of_rows)[: row.count]
-            recalled[column.here] |= np.asarray(of_columns)[: column.count]
+            precise[row.here] |= fetch(of_rows)[: row.count]
+            recalled[column.here] |= fetch(of_columns)[: column.count]
     return float(precise.mean()), float(recalled.mean())
 
 
@@ -64,31 +64,30 @@ def precision_and_recall(samples: np.ndarray, reals: np.ndarray, k: int = K) -> 
 def _covered(
     rows: tuple[jax.Array, jax.Array],
     columns: tuple[jax.Array, jax.Array],
-    row_radii: jax.Array,
-    column_radii: jax.Array,
+    row_nearest: jax.Array,
+    column_nearest: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Which rows lie in the ball of some column, and which columns in that of some row."""
     squared = _squared_on_device(rows, columns)
-    return (squared <= column_radii[None]).any(1), (squared <= row_radii[:, None]).any(0)
+
+    def radii(block: tuple[jax.Array, jax.Array], nearest: jax.Array) -> jax.Array:
+        # Nothing lies within the ball of padding.
+        return jnp.where(jnp.isfinite(block[1]), nearest[:, -1], -jnp.inf)
+
+    of_rows, of_columns = radii(rows, row_nearest), radii(columns, column_nearest)
+    return (squared <= of_columns[None]).any(1), (squared <= of_rows[:, None]).any(0)
 
 
-def _kth(blocks: list[Block], k: int) -> list[jax.Array]:
-    """Of each block the squared distance (R,) of each image to its k-th nearest other one.
-
-    That of padding is -inf: nothing lies within.
-    """
-    # Itself as well.
-    best = [jnp.full((len(block.rows[0]), k + 1), jnp.inf) for block in blocks]
+def _nearest_others(blocks: list[Block], k: int) -> list[jax.Array]:
+    """Of each block the squared distances of each image to itself and its k nearest: (R, k + 1)."""
+    best = [np.full((len(block.rows[0]), k + 1), np.inf, np.float32) for block in blocks]
     for i, row in enumerate(blocks):
         for j, column in enumerate(blocks[i:], i):
             of_row, of_column = _smallest(row.rows, column.columns, best[i], best[j])
             best[i] = of_row
             if i < j:
                 best[j] = of_column
-    return [
-        jnp.where(jnp.arange(len(near)) < block.count, near[:, k], -jnp.inf)
-        for block, near in zip(blocks, best, strict=True)
-    ]
+    return best
 
 
 @jax.jit
@@ -123,7 +122,7 @@ def _with_smallest(best: jax.Array, squared: jax.Array, axis: int) -> jax.Array:
 def _blocks(features: np.ndarray, mean: np.ndarray) -> list[Block]:
     """Features about a mean on the devices, in blocks of one size."""
     parts = -(-len(features) // BLOCK)
-    unit = UNIT * num_devices()
+    unit = UNIT * jax.device_count()
     size = -(-len(features) // parts // unit) * unit
     blocks = []
     for first in range(0, len(features), size):
@@ -131,7 +130,7 @@ def _blocks(features: np.ndarray, mean: np.ndarray) -> list[Block]:
         padded = np.pad(part, ((0, size - len(part)), (0, 0)))
         norms = np.square(padded).sum(1)
         norms[len(part) :] = np.inf
-        rows, columns = jax.device_put([(padded, norms)] * 2, [divided(), whole()])
+        rows, columns = (put((padded, norms), how) for how in (divided(), whole()))
         blocks.append(Block(first, len(part), rows, columns))
     return blocks
 
@@ -223,10 +222,10 @@ def _nearest(
     for row in _blocks(points, mean):
         own = row.first + np.arange(len(row.rows[0])) if among_themselves else -1
         shape = len(row.rows[0]), min(_CANDIDATES, len(training))
-        best = jnp.full(shape, jnp.inf), jnp.full(shape, -1)
+        best = np.full(shape, np.inf, np.float32), np.full(shape, -1, np.int32)
         for column, mirror in zip(columns, turned, strict=True):
             best = _candidates(row.rows, column, mirror.columns, own, best)
-        found = np.asarray(best[1])[: row.count]
+        found = fetch(best[1])[: row.count]
         for first in range(0, row.count, _EXACT_ROWS):
             some = found[first : first + _EXACT_ROWS]
             start = row.first + first

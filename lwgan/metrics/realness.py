@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lwgan.models.placement import divided, num_devices, whole
+from lwgan.models.placement import divided, fetch, put, whole
 
 
 class Critic(NamedTuple):
@@ -26,13 +26,13 @@ def score_realness(critic: Critic, batches: Iterable[np.ndarray]) -> np.ndarray:
     Real images score high. A discriminator that scores images it was trained with higher than
     others like them has learnt them by heart.
     """
-    params, scores = jax.device_put(critic.params, whole()), []
+    params, scores = put(critic.params, whole()), []
     for images in batches:
-        missing = -len(images) % num_devices()
+        missing = -len(images) % jax.device_count()
         padded = np.concatenate([images, images[:1].repeat(missing, 0)])
-        divided_images = jax.device_put(padded, divided())
+        divided_images = put(padded, divided())
         logits = _mean_logits(critic.discriminator, params, divided_images)
-        scores.append(np.asarray(logits)[: len(images)])
+        scores.append(fetch(logits)[: len(images)])
     return critic.real_sign * np.concatenate(scores)
 
 

@@ -21,6 +21,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lwgan.errors import UserError
+from lwgan.runs import processes
 from lwgan.runs.files import make_directory, next_free, remove, sync, sync_tree, write_text
 from lwgan.runs.manifest import MANIFEST, checksums, finished_steps
 
@@ -65,7 +66,9 @@ class Saver:
             self._set_to_be_deleted(unfinished)
         self._remove_leftovers()
         # In our own thread: Orbax's would not let the manifest be written after everything else.
-        options = ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=False)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None, enable_async_checkpointing=False, **_alone()
+        )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         self._thread = futures.ThreadPoolExecutor(1, "checkpoint")
         self._writing: futures.Future[None] | None = None
@@ -170,6 +173,38 @@ class Saver:
             remove(path)
 
 
+class Onlooker:
+    """What a process that writes nothing has in place of a ``Saver``."""
+
+    def __init__(self) -> None:
+        # The step that was saved last.
+        self.step = -1
+
+    def __enter__(self) -> "Onlooker":
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        pass
+
+    def save(self, state: State, metrics: Mapping[str, float], config: ConfigDict) -> None:
+        """Notes the step, which process 0 saves."""
+        del metrics, config
+        self.step = int(state.step)
+
+    def wait(self) -> None:
+        """Nothing is under way."""
+
+
+def _alone() -> dict[str, Any]:
+    """Options with which Orbax asks no other process of the run."""
+    if not processes.are_several():
+        return {}
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
+    )
+    return {"create": False, "multiprocessing_options": alone}
+
+
 def _run_info(workdir: pathlib.Path) -> Any:
     """What ``run.json`` says, for the day on which it is damaged."""
     with contextlib.suppress(OSError, ValueError):
@@ -242,7 +277,7 @@ def _restore(
 ) -> dict[str, Tree]:
     """Items of a checkpoint as NumPy arrays."""
     folder = (workdir / "checkpoints").absolute()
-    options = ocp.CheckpointManagerOptions(create=False)
+    options = ocp.CheckpointManagerOptions(**({"create": False} | _alone()))
     targets = {name: args(item) for name, item in items.items()}
     with ocp.CheckpointManager(folder, options=options) as manager:
         return dict(manager.restore(step, args=ocp.args.Composite(**targets)).items())

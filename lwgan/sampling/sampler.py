@@ -13,7 +13,7 @@ from lwgan.errors import UserError
 from lwgan.keys import Draw, draw_latents, image_keys
 from lwgan.models.build import CHANNELS, Params
 from lwgan.models.generator import Generator, draw_noise, noise_sizes
-from lwgan.models.placement import divided, num_devices, whole
+from lwgan.models.placement import divided, fetch, put, whole
 
 
 class Draws(NamedTuple):
@@ -74,8 +74,8 @@ class Sampler:
 
     @functools.cached_property
     def _on_devices(self) -> tuple[Params, Params]:
-        """The weights, put on all devices of this process once."""
-        return jax.device_put((self.params, self.stats), whole())
+        """The weights, put on all devices once."""
+        return put((self.params, self.stats), whole())
 
     def __call__(
         self, latents: np.ndarray, seed: int | None = 0, batch_size: int = 16, first: int = 0
@@ -125,11 +125,11 @@ class Sampler:
     ) -> Iterator[np.ndarray]:
         """One image after the other, float32 (H, W, C), not clipped; two batches are in memory.
 
-        A batch is divided over the devices of this process, and rounded up to their number.
+        A batch is divided over the devices, and rounded up to their number.
         ``latents`` (B, latent_dim) may be anything with a length and slices; without ``noise`` the
         noise inputs are zero.
         """
-        count, devices = len(latents), num_devices()
+        count, devices = len(latents), jax.device_count()
         size = -(-min(batch_size, count) // devices) * devices
         params, stats = self._on_devices
         before = None
@@ -141,13 +141,13 @@ class Sampler:
             drawn = None
             if noise is not None:
                 drawn = Draws(*(np.pad(each, missing, "edge") for each in noise.part(where)))
-            given = jax.device_put((padded * np.float32(truncation), drawn), divided())
+            given = put((padded * np.float32(truncation), drawn), divided())
             batch = _generate(self.generator, params, stats, *given)
             # The device is at work on the next batch meanwhile.
             if before is not None:
-                yield from np.asarray(before)
+                yield from fetch(before)
             before = batch
-        yield from np.asarray(before)[: where.stop - where.start]
+        yield from fetch(before)[: where.stop - where.start]
 
 
 @functools.partial(jax.jit, static_argnums=0)

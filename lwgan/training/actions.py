@@ -14,7 +14,7 @@ from lwgan.metrics.diversity import mean_distance
 from lwgan.metrics.evaluator import Evaluator
 from lwgan.metrics.records import add_record, figures_of
 from lwgan.models.build import build_generator
-from lwgan.runs import checkpoint
+from lwgan.runs import checkpoint, processes
 from lwgan.sampling import image_files
 from lwgan.sampling.paths import between
 from lwgan.sampling.sampler import Sampler, to_uint8
@@ -107,7 +107,9 @@ def log_actions(
 
 
 def save_action(
-    session: Session, writer: metric_writers.MetricWriter, saver: checkpoint.Saver
+    session: Session,
+    writer: metric_writers.MetricWriter,
+    saver: checkpoint.Saver | checkpoint.Onlooker,
 ) -> Action:
     """Saves a state, if it is finite; what was tracked up to it is on the disk by then."""
 
@@ -191,6 +193,8 @@ def sample_action(session: Session, writer: metric_writers.MetricWriter) -> Acti
 
     def action(step: int, state: TrainState, metrics: Terms) -> None:
         drawn = draw_grids(config, state)
+        if not processes.is_first():
+            return
         grids = {name: make_grid(to_uint8(images), columns) for name, images in drawn.items()}
         folder.mkdir(parents=True, exist_ok=True)
         for name, image in grids.items():
@@ -217,7 +221,8 @@ def evaluate_action(
         sampler = Sampler(generator, state.ema_params, state.ema_stats)
         critic = critic_of(config, state.d_params)
         record, _ = evaluator.measure(sampler, step, batch_size=batch_size, critic=critic)
-        add_record(session.workdir, record)
+        if processes.is_first():
+            add_record(session.workdir, record)
         writer.write_scalars(step, figures_of(record))
 
     return action

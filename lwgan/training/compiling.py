@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from lwgan.runs import processes
 from lwgan.runs.compiled import THREADS
 from lwgan.training.devices import describe_devices
 from lwgan.training.gradients import Terms
@@ -53,7 +54,11 @@ class Compiling:
 
 def lower(program: Program, gan: Gan, config: ConfigDict) -> jax.stages.Lowered:
     """A program of the step as XLA gets it."""
-    return program.lower(state_shapes(gan), images_shape(config), np.float32(0))
+    given = state_shapes(gan), images_shape(config)
+    if processes.are_several():
+        # Of which pmap takes no shapes.
+        given = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), given)
+    return program.lower(*given, np.float32(0))
 
 
 @contextlib.contextmanager

@@ -8,14 +8,16 @@ import contextlib
 import functools
 import json
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from absl import logging
 from clu import metric_writers
 
+from lwgan.errors import UserError
 from lwgan.metrics.evaluator import Evaluator
-from lwgan.runs.checkpoint import Saver
+from lwgan.runs import processes
+from lwgan.runs.checkpoint import Onlooker, Saver
 from lwgan.runs.files import write_text
 from lwgan.runs.tracking import tracked
 from lwgan.training.actions import Action, evaluate_action, sample_action
@@ -52,6 +54,9 @@ class Follower(NamedTuple):
             self.action(step, state, metrics)
         # Of memory, of the disk, of a codec, of a library.
         except Exception as error:
+            if processes.are_several() and not isinstance(error, OSError | UserError):
+                # The others would wait for what this one leaves undone.
+                raise
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             logging.warning("The %s of step %d failed; going on: %s", self.what, step, reason)
 
@@ -82,7 +87,9 @@ def missing_at(
     return [f for f in followers if 0 < step and f.is_due(step, last) and not is_done(f)]
 
 
-def after_saving(follower: Follower, saver: Saver, last: int, signals: Signals) -> Action:
+def after_saving(
+    follower: Follower, saver: Saver | Onlooker, last: int, signals: Signals
+) -> Action:
     """The follower, when it is due: nothing that is saved is at stake then.
 
     Where its own step is saved, an end may come at once.
@@ -92,10 +99,15 @@ def after_saving(follower: Follower, saver: Saver, last: int, signals: Signals) 
         if not follower.is_due(step, last):
             return
         saver.wait()
-        with signals.at_once() if saver.step == step else contextlib.nullcontext():
+        with _ending_early(signals) if saver.step == step else contextlib.nullcontext():
             follower.follow(step, state, metrics)
 
     return action
+
+
+def _ending_early(signals: Signals) -> contextlib.AbstractContextManager:
+    """An end at once, but among several processes: the others would wait for the rest."""
+    return contextlib.nullcontext() if processes.are_several() else signals.at_once()
 
 
 def make_up_for(
@@ -113,28 +125,42 @@ def make_up_for(
       Interrupted: somebody has asked for the end.
     """
     step, last = int(state.step), session.config.train.num_steps
-    for follower in missing_at(followers, session.workdir, step, last):
-        path = session.workdir / ATTEMPT.format(follower.what)
-        attempts = 1 + _attempts(path, step)
-        if attempts > MOST_ATTEMPTS:
-            logging.warning(
-                "The %s of step %d have ended the process %d times: left out",
-                follower.what,
-                step,
-                MOST_ATTEMPTS,
-            )
+
+    def missing() -> list[str]:
+        found = missing_at(followers, session.workdir, step, last)
+        return [f.what for f in found if _has_a_chance(f, session.workdir, step)]
+
+    names = processes.of_first(missing)
+    for follower in followers:
+        if follower.what not in names:
             continue
-        with contextlib.suppress(OSError):
-            write_text(path, json.dumps([step, attempts]))
-        forget = functools.partial(_forget, path)
-        signals.before_exit.append(forget)
-        try:
+        attempt = _attempting(session.workdir / ATTEMPT.format(follower.what), step, signals)
+        with attempt if processes.is_first() else contextlib.nullcontext():
             logging.info("Making up for the %s of step %d", follower.what, step)
-            with signals.at_once():
+            with _ending_early(signals):
                 follower.follow(step, state, metrics)
-        finally:
-            signals.before_exit.remove(forget)
-            forget()
+
+
+def _has_a_chance(follower: Follower, workdir: pathlib.Path, step: int) -> bool:
+    if _attempts(workdir / ATTEMPT.format(follower.what), step) < MOST_ATTEMPTS:
+        return True
+    words = "The %s of step %d have ended the process %d times: left out"
+    logging.warning(words, follower.what, step, MOST_ATTEMPTS)
+    return False
+
+
+@contextlib.contextmanager
+def _attempting(path: pathlib.Path, step: int, signals: Signals) -> Iterator[None]:
+    """Notes in a file that an attempt is under way."""
+    with contextlib.suppress(OSError):
+        write_text(path, json.dumps([step, 1 + _attempts(path, step)]))
+    forget = functools.partial(_forget, path)
+    signals.before_exit.append(forget)
+    try:
+        yield
+    finally:
+        signals.before_exit.remove(forget)
+        forget()
 
 
 def _forget(path: pathlib.Path) -> None:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from lwgan.data.doctor import summary
 from lwgan.errors import Interrupted, UserError, device_errors
 from lwgan.metrics.evaluator import Evaluator
-from lwgan.runs import checkpoint, log, manifest, tracking
+from lwgan.runs import checkpoint, log, manifest, processes, tracking
 from lwgan.runs.directory import is_run, record_start, require_writable
 from lwgan.runs.files import TRAINER, local_path, make_directory, move_aside, remove_parts, writing
 from lwgan.runs.locks import alone
@@ -33,7 +33,7 @@ from lwgan.training.followers import after_saving, build_followers, make_up_for
 from lwgan.training.gradients import Terms
 from lwgan.training.profile import profiling
 from lwgan.training.session import Session, batches_from, prepare, state_at
-from lwgan.training.signals import Signals
+from lwgan.training.signals import Asked, Signals
 from lwgan.training.state import TrainState
 from lwgan.training.step import Update
 
@@ -83,9 +83,10 @@ def train(
                 evaluator = open_evaluator(session)
             with device_errors("train.grad_accum", session.config.train.grad_accum, _LESS):
                 state = train_session(session, evaluator, signals, profile=profile)
-            _name_the_best(session, evaluator)
-    except Interrupted:
-        raise Interrupted(_what_is_saved(path, fresh=fresh)) from None
+            if processes.is_first():
+                _name_the_best(session, evaluator)
+    except Interrupted as end:
+        raise Interrupted(_what_is_saved(path, fresh=fresh), shared=end.shared) from None
     logging.info("Finished %d steps: python -m lwgan.sample --workdir=%s", int(state.step), path)
     return state
 
@@ -98,14 +99,19 @@ def _open_session(
     how: Mapping[str, Any],
 ) -> Session:
     """The session, for this process alone as long as ``stack`` is open, with its directory."""
-    if locked := is_run(path):
-        signals.before_exit.append(stack.enter_context(alone(path)))
-    require_writable(path.parent if how["fresh"] else path)
+    writes, locked = processes.is_first(), False
+    with processes.together():
+        if writes and (locked := is_run(path)):
+            signals.before_exit.append(stack.enter_context(alone(path)))
+        if writes:
+            require_writable(path.parent if how["fresh"] else path)
     session = prepare(config, path, **how)
-    if session.known and not locked:
-        raise _begun_meanwhile(path)
-    release = stack.enter_context(run_directory(session, fresh=how["fresh"]))
-    signals.before_exit.append(release)
+    with processes.together():
+        if writes and session.known and not locked:
+            raise _begun_meanwhile(path)
+        if writes:
+            release = stack.enter_context(run_directory(session, fresh=how["fresh"]))
+            signals.before_exit.append(release)
     logging.info("The dataset: %s", summary(session.dataset))
     if len(session.held_out):
         count = len(session.dataset.names)
@@ -173,7 +179,7 @@ def train_session(
         try:
             return train_from(session, state, evaluator, signals, profile=profile)
         except NotFinite as event:
-            last = max(manifest.saved_steps(session.workdir), default=0)
+            last = processes.of_first(lambda: max(manifest.saved_steps(session.workdir), default=0))
             in_a_row = 1 if last > first else in_a_row + 1
             first = last
             if in_a_row > session.config.train.max_recoveries:
@@ -198,7 +204,8 @@ def train_session(
 @contextlib.contextmanager
 def _compiled(session: Session) -> Iterator[Session]:
     """The session with its programs compiled, if they are ours to compile."""
-    if not isinstance(session.update, Update):
+    # Among several processes, pmap's compiled programs take no arrays of one alone.
+    if not isinstance(session.update, Update) or processes.are_several():
         yield session
         return
     with compiled_ahead(session.update, session.gan, session.config) as update:
@@ -223,22 +230,22 @@ def train_from(
     last = config.train.num_steps
     batches = Clocked(batches_from(session, first))
     metrics = manifest.saved_metrics(workdir, first)
-    best = functools.partial(best_checkpoints, session, own_way(session, evaluator))
     with contextlib.ExitStack() as stack:
-        writer = tracking.create_writer(session.run, config.track, first)
+        writer = _open_writer(session, first)
         stack.enter_context(contextlib.closing(writer))
         stack.enter_context(_told_what_is_not_finite(writer))
-        saver = stack.enter_context(checkpoint.Saver(workdir, config.checkpoint, best))
-        save = save_action(session, writer, saver)
+        saver = stack.enter_context(_open_saver(session, evaluator))
+        save, asked = save_action(session, writer, saver), Asked(signals)
         followers = build_followers(session, evaluator, writer)
         intervals = {config.checkpoint.every, *(f.every for f in followers if f.is_saved)}
         actions = [
+            lambda *arguments: asked.once_a_step(),
             *log_actions(config, batches, writer),
             *(every(interval, last, save) for interval in intervals),
-            lambda *arguments: save(*arguments) if signals.save_asked() else None,
+            lambda *arguments: save(*arguments) if asked.to_save else None,
             *(after_saving(f, saver, last, signals) for f in followers),
         ]
-        if profile:
+        if profile and processes.is_first():
             actions.append(stack.enter_context(profiling(workdir / "profile", first, last)))
         _describe(writer, config, state)
         make_up_for(followers, session, state, metrics, signals)
@@ -249,12 +256,27 @@ def train_from(
             metrics=metrics,
             num_steps=last,
             actions=actions,
-            stop=signals.end_asked,
+            stop=asked.to_end,
         )
         if not finished:
             save(int(state.step), state, metrics)
-            raise Interrupted
+            raise Interrupted(shared=True)
     return state
+
+
+def _open_writer(session: Session, first: int) -> metric_writers.MetricWriter:
+    if not processes.is_first():
+        return metric_writers.MultiWriter([])
+    return tracking.create_writer(session.run, session.config.track, first)
+
+
+def _open_saver(
+    session: Session, evaluator: Evaluator | None
+) -> checkpoint.Saver | checkpoint.Onlooker:
+    if not processes.is_first():
+        return checkpoint.Onlooker()
+    best = functools.partial(best_checkpoints, session, own_way(session, evaluator))
+    return checkpoint.Saver(session.workdir, session.config.checkpoint, best)
 
 
 @contextlib.contextmanager

@@ -3,20 +3,24 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+import lwgan
 from lwgan.data.batches import read_batches
 from lwgan.data.cache import load_dataset
 from lwgan.data.dataset import Dataset
 from lwgan.data.holdout import split
+from lwgan.data.source import Source
 from lwgan.data.sources import open_source
 from lwgan.metrics.records import read_records
-from lwgan.runs import checkpoint, manifest
+from lwgan.runs import checkpoint, manifest, processes
 from lwgan.runs.directory import Run, RunInfo, is_run, read_run, resolve_run
-from lwgan.settings.files import changes
+from lwgan.settings.defaults import flatten
+from lwgan.settings.files import changes, from_values
 from lwgan.training.checks import check_devices, check_place, check_settings, without_effect
 from lwgan.training.gradients import Terms
 from lwgan.training.micro_batches import resolve
@@ -78,23 +82,23 @@ def prepare(
       UserError: the settings, the images or the directories do not allow it.
     """
     _check(config, workdir)
-    known = is_run(workdir)
+    known = processes.of_first(lambda: is_run(workdir))
     begun = known and not fresh
-    noted = read_run(workdir).info.fingerprint if begun else ""
-    source = open_source(config.data, known=noted, keep=keep)
-    run, steps, damaged = Run(workdir, config, RunInfo(source.fingerprint)), [], {}
-    if begun or not known:
-        run = resolve_run(config, workdir, source.fingerprint, accept_new_data=accept_new_data)
-        steps, damaged = manifest.examine(workdir)
-        read_records(workdir)
-    origin = find_origin(run, init_from, config, new=not begun, begun=bool(steps))
-    config = resolve(config, run.config if steps else None)
+    noted = processes.of_first(lambda: read_run(workdir).info.fingerprint if begun else "")
+    with processes.together():
+        source = open_source(config.data, known=noted, keep=keep)
+        place = Place(Run(workdir, config, RunInfo(source.fingerprint)))
+        if processes.is_first() and (begun or not known):
+            place = _look(place.run, accept_new_data=accept_new_data)
+        if processes.is_first():
+            place = place.starting_from(init_from, config, new=not begun)
+    run, step = place.run, processes.gather(place.step)[0]
+    config = _settled(config, run.config if step is not None else None)
     run.config = run.config if begun else config
-    step, gan = steps[-1] if steps else None, build_gan(config)
-    if steps:
-        checkpoint.require_networks(workdir, step, _shapes_of(gan))
+    gan = build_gan(config)
+    processes.of_first(lambda: _require_networks(workdir, step, gan))
     _announce(run, config, step, note)
-    dataset = load_dataset(source, config.data, keep=keep)
+    dataset = _load(source, config, keep=keep)
     training, held_out = split(dataset, config.data.holdout, config.train.seed)
     return Session(
         config=config,
@@ -106,16 +110,66 @@ def prepare(
         gan=gan,
         update=make_update(gan, recipe_of(config, len(training))),
         step=step,
-        damaged=damaged,
-        origin=origin,
+        damaged=place.damaged,
+        origin=place.origin,
     )
+
+
+class Place(NamedTuple):
+    """What the directory of a session has to go on from; see there."""
+
+    run: Run
+    step: int | None = None
+    damaged: Mapping[int, str] = {}
+    origin: Origin | None = None
+
+    def starting_from(self, init_from: str | None, config: ConfigDict, *, new: bool) -> "Place":
+        """With the origin that is asked for."""
+        begun = self.step is not None
+        return self._replace(origin=find_origin(self.run, init_from, config, new=new, begun=begun))
 
 
 def _check(config: ConfigDict, workdir: pathlib.Path) -> None:
     """What can be refused before anything is read."""
-    check_settings(config)
-    check_devices(config, jax.device_count())
-    check_place(config, workdir)
+    with processes.together():
+        check_settings(config)
+        check_devices(config, jax.device_count())
+        check_place(config, workdir)
+    processes.require_same(flatten(config), "give all the same flags")
+    versions = {"lwgan": lwgan.__version__, "jax": jax.__version__}
+    processes.require_same(versions, "install the same on all")
+    kind = f"{jax.local_device_count()} × {jax.local_devices()[0].device_kind}"
+    processes.require_same({"devices": kind}, "give all as many of the same kind")
+
+
+def _look(run: Run, *, accept_new_data: bool) -> Place:
+    """What the directory of a run to go on with, or of a new one, holds."""
+    workdir, fingerprint = run.workdir, run.info.fingerprint
+    run = resolve_run(run.config, workdir, fingerprint, accept_new_data=accept_new_data)
+    steps, damaged = manifest.examine(workdir)
+    read_records(workdir)
+    return Place(run, steps[-1] if steps else None, damaged)
+
+
+def _settled(config: ConfigDict, begun: ConfigDict | None) -> ConfigDict:
+    """The settings as process 0 resolves them: see ``micro_batches.resolve``."""
+    return from_values(processes.of_first(lambda: resolve(config, begun).to_dict()))
+
+
+def _require_networks(workdir: pathlib.Path, step: int | None, gan: Gan) -> None:
+    if step is not None:
+        checkpoint.require_networks(workdir, step, _shapes_of(gan))
+
+
+def _load(source: Source, config: ConfigDict, *, keep: bool) -> Dataset:
+    """The images, the same in all processes."""
+    # To be known by now: how many share this machine's memory.
+    processes.beside()
+    with processes.together():
+        dataset = load_dataset(source, config.data, keep=keep)
+    found = f"{len(dataset.names):,}, {dataset.fingerprint[:16]}"
+    processes.require_same({"images": found}, "give all the same")
+    return dataset
 
 
 def _announce(run: Run, config: ConfigDict, step: int | None, note: str) -> None:
@@ -134,11 +188,14 @@ def _announce(run: Run, config: ConfigDict, step: int | None, note: str) -> None
 
 def state_at(session: Session, step: int | None) -> TrainState:
     """The state to go on from, on the devices: the run's at ``step``, or the first one."""
-    seed = session.config.train.seed
-    if step in manifest.saved_steps(session.workdir):
-        return on_devices(checkpoint.restore(session.workdir, step, _shapes_of(session.gan)))
-    first = first_state(session.gan, seed)
-    return on_devices(start_from(first, session.origin) if session.origin else first)
+    shapes, state = _shapes_of(session.gan), None
+    if processes.is_first():
+        if step in manifest.saved_steps(session.workdir):
+            state = checkpoint.restore(session.workdir, step, shapes)
+        else:
+            state = first_state(session.gan, session.config.train.seed)
+            state = start_from(state, session.origin) if session.origin else state
+    return on_devices(processes.from_first(state or shapes))
 
 
 def _shapes_of(gan: Gan) -> TrainState:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from absl import logging
 
 from lwgan.errors import INTERRUPTED, Interrupted
+from lwgan.runs.processes import Poll, are_several
 
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Seconds in which one who asks for the end may do so several times: a shell, and its job control.
@@ -131,3 +132,22 @@ class Signals:
                     with contextlib.suppress(OSError):
                         release()
                 os._exit(INTERRUPTED)
+
+
+class Asked:
+    """What signals to this process ask for, or to any of several: then known a step later."""
+
+    def __init__(self, signals: Signals):
+        self._signals, self._poll = signals, Poll()
+        # A checkpoint, at this step.
+        self.to_save = False
+        self._end = False
+
+    def once_a_step(self) -> None:
+        """Asks the others, in every step."""
+        own = self._signals.end_asked(), self._signals.save_asked()
+        self._end, self.to_save = self._poll(*own)
+
+    def to_end(self) -> bool:
+        """Whether to end now."""
+        return self._end if are_several() else self._signals.end_asked()

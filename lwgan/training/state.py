@@ -14,7 +14,7 @@ from lwgan.keys import Draw, draw_latents, example_keys, seed_key
 from lwgan.models.build import COMPUTE_DTYPES, Params, build_discriminator, build_generator
 from lwgan.models.discriminator import blocks
 from lwgan.models.generator import draw_noise
-from lwgan.models.placement import whole
+from lwgan.models.placement import whole_here
 from lwgan.training.devices import precision_of
 from lwgan.training.optimizers import OPTIMIZERS, freezing
 
@@ -112,10 +112,10 @@ def on_devices(state: TrainState) -> TrainState:
 
     With another layout the first two steps would each compile the program anew.
     """
-    return jax.device_put(state, whole())
+    return jax.device_put(state, whole_here())
 
 
 def state_shapes(gan: Gan) -> TrainState:
     """Shapes of the state as ``on_devices`` lays it out; nothing is computed."""
     shapes = jax.eval_shape(lambda: init_state(gan, 0))
-    return jax.tree.map(lambda leaf: leaf.update(sharding=whole()), shapes)
+    return jax.tree.map(lambda leaf: leaf.update(sharding=whole_here()), shapes)

@@ -20,7 +20,7 @@ from lwgan.errors import UserError
 from lwgan.metrics.networks.layers import Output, Table, fold
 from lwgan.metrics.networks.resize import resize_image, resize_images
 from lwgan.metrics.networks.weights import read_tensors
-from lwgan.models.placement import divided, whole
+from lwgan.models.placement import divided, fetch, put, whole
 from lwgan.runs.files import cache_root, local_path, replacing, write_text
 
 # Images on each device at once. On a CPU, what lies between two layers of more does not fit its
@@ -54,7 +54,7 @@ class Kind(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """A network with its weights, on all devices of this process."""
+    """A network with its weights, on all devices."""
 
     # In FEATURES.
     name: str
@@ -107,7 +107,7 @@ class Features:
             return resize_images(np.stack([*images, *missing]), size, self.resize, self.sharding)
         # Of photographs, nearly every one would be a shape to compile for.
         resized = [image if image.dtype == np.float32 else self.at_size(image) for image in images]
-        return jax.device_put(np.stack(resized + resized[:1] * len(missing)), self.sharding)
+        return put(np.stack(resized + resized[:1] * len(missing)), self.sharding)
 
 
 def open_features(name: str, path: str = "", resize: str = "clean") -> Features:
@@ -128,7 +128,7 @@ def open_features(name: str, path: str = "", resize: str = "clean") -> Features:
         name,
         resize,
         fingerprint,
-        jax.device_put(params, whole()),
+        put(params, whole()),
         divided(),
     )
 
@@ -141,7 +141,7 @@ def _apply(name: str, way: str, params: Any, images: jax.Array) -> Output:
 
 
 def _on_host(output: Output, count: int) -> Output:
-    return Output(*(np.asarray(array)[:count] for array in output))
+    return Output(*(fetch(array)[:count] for array in output))
 
 
 def _inception_scale(images: jax.Array, way: str) -> jax.Array:

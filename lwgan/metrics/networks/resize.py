@@ -10,6 +10,9 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
+
+from lwgan.models.placement import put
 
 
 def clean(size: int, new_size: int) -> np.ndarray:
@@ -53,7 +56,7 @@ def _matrix(way: str, size: int, padded: int, new_size: int) -> np.ndarray:
 
 
 def resize_images(
-    images: np.ndarray, new_size: int, way: str, sharding: jax.sharding.Sharding | None = None
+    images: np.ndarray, new_size: int, way: str, sharding: NamedSharding | None = None
 ) -> jax.Array:
     """uint8 (B, H, W, C) -> float32 (B, new_size, new_size, C) in [0, 255], not rounded.
 
@@ -66,7 +69,7 @@ def resize_images(
     images = np.pad(images, ((0, 0), (0, tall - height), (0, wide - width), (0, 0)))
     rows = _matrix(way, height, tall, new_size)
     columns = _matrix(way, width, wide, new_size)
-    return _apply(jax.device_put(images, sharding), rows, columns)
+    return _apply(put(images, sharding) if sharding else images, rows, columns)
 
 
 def resize_image(image: np.ndarray, new_size: int, way: str) -> np.ndarray:

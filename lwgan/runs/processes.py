@@ -1,0 +1,252 @@
+"""Several processes that train one run: how they start, agree on things, and end.
+
+Each runs the same program on its own devices and its own share of the images; process 0 alone
+writes. The engine is ``jax.distributed``. What happens between two of these calls has to be the
+same everywhere, or else one process waits for the others until it is ended.
+"""
+
+import contextlib
+import ctypes
+import functools
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from lwgan.errors import INTERRUPTED, USER_ERROR, Interrupted, UserError
+
+# Of --coordinator: SLURM, Open MPI, Kubernetes or TPUs say where it is.
+AUTO = "auto"
+# Seconds without a sign of life, after which a process is taken for dead, and those that the
+# others wait for the last one at the end.
+_SILENCE, _LAST = 60, 300
+_GONE = (
+    "another process of this run has ended; the same command on all goes on from the last "
+    "checkpoint"
+)
+# In what JAX says where one has.
+_SIGNS = ("Gloo", "NCCL", "coordination", "Coordination", "preempted", "heartbeat", "Socket closed")
+
+
+@contextlib.contextmanager
+def joined(coordinator: str | None, count: int | None, index: int | None) -> Iterator[None]:
+    """This process as one of ``count``; alone where nothing is given.
+
+    The end of the block waits for the others. What ends one of them ends all: with what all have
+    agreed on, else with exit code 1.
+
+    Args:
+      coordinator: address and port of process 0, or ``AUTO``.
+      count: how many processes there are.
+      index: which one this is, from 0 on.
+
+    Raises:
+      UserError: only some of these are given, or nobody says where the others are.
+    """
+    if coordinator is None and count is None and index is None:
+        yield
+        return
+    _initialize(coordinator, count, index)
+    import jax
+
+    if jax.process_index():
+        _be_silent()
+    try:
+        yield
+        jax.distributed.shutdown()
+    except (UserError, Interrupted) as error:
+        ended = isinstance(error, Interrupted)
+        if is_first() or not error.shared:
+            _say(f"{'interrupted' if ended else 'error'}: {error}")
+        if error.shared:
+            jax.distributed.shutdown()
+        os._exit(INTERRUPTED if ended else USER_ERROR)
+    except BaseException as error:
+        if any(sign in str(error) for sign in _SIGNS):
+            _say(f"error: {_GONE}")
+        else:
+            traceback.print_exc()
+            _say("error: the others end as well")
+        # At once: Python's own end would wait for the others.
+        os._exit(1)
+
+
+def _initialize(coordinator: str | None, count: int | None, index: int | None) -> None:
+    if coordinator is None or (coordinator != AUTO and None in (count, index)):
+        raise UserError(
+            "--coordinator",
+            coordinator,
+            "goes with --num_processes and --process_id",
+            f"give all three, or --coordinator={AUTO} where SLURM, Open MPI or TPUs say the rest",
+        )
+    if None not in (count, index) and not 0 <= index < count:
+        raise UserError("--process_id", index, f"must be from 0 to {count - 1}", "number them so")
+    import jax
+
+    # A handler of its own for SIGTERM, beside which ours would not be heard.
+    jax.config.update("jax_enable_preemption_service", False)
+    _end_with_a_line(index)
+    try:
+        jax.distributed.initialize(
+            None if coordinator == AUTO else coordinator,
+            count,
+            index,
+            heartbeat_timeout_seconds=_SILENCE,
+            shutdown_timeout_seconds=_LAST,
+        )
+    # JAX raises several kinds.
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            "--coordinator",
+            coordinator,
+            f"the processes do not find each other ({reason})",
+            "name an address and a free port of process 0 that all reach",
+        ) from None
+
+
+def _end_with_a_line(index: int | None) -> None:
+    """Where JAX finds that another process is dead, it aborts this one: exit code 1, not 134."""
+
+    def end(number: int) -> None:
+        del number
+        os.write(2, f"process {index}: error: {_GONE}\n".encode())
+        os._exit(1)
+
+    # Kept: the handler lives as long as the process.
+    _HANDLERS.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(end))
+    ctypes.CDLL(None).signal(signal.SIGABRT, _HANDLERS[-1])
+
+
+_HANDLERS: list[Any] = []
+
+
+def _be_silent() -> None:
+    sys.stdout = open(os.devnull, "w")
+    os.environ["TQDM_DISABLE"] = "1"
+    logging.set_verbosity(logging.ERROR)
+
+
+def _say(last_words: str) -> None:
+    import jax
+
+    with contextlib.suppress(OSError):
+        print(f"process {jax.process_index()}: {last_words}", file=sys.stderr, flush=True)
+
+
+def are_several() -> bool:
+    """Whether there are other processes."""
+    # Commands that need no JAX go without it.
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return not are_several() or sys.modules["jax"].process_index() == 0
+
+
+def gather(value: Any) -> list[Any]:
+    """What each process says, in their order: anything that JSON holds."""
+    if not are_several():
+        return [value]
+    from jax.experimental.multihost_utils import process_allgather
+
+    said = json.dumps(value).encode()
+    longest = int(process_allgather(np.array(len(said))).max())
+    # Few shapes, for each is compiled.
+    padded = said.ljust(1 << longest.bit_length())
+    rows = process_allgather(np.frombuffer(padded, np.uint8))
+    return [json.loads(row.tobytes()) for row in rows]
+
+
+def of_first(make: Callable[[], Any]) -> Any:
+    """What process 0 makes, and nobody else; its errors are everyone's."""
+    with together():
+        value = make() if is_first() else None
+    return gather(value)[0]
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """An error that a user can cause in one process becomes that of all.
+
+    Inside, no process asks another.
+
+    Raises:
+      UserError: that of the first process that has one.
+    """
+    if not are_several():
+        yield
+        return
+    own = None
+    try:
+        yield
+    except UserError as error:
+        own = error
+    errors = gather(str(own) if own else None)
+    for index, line in enumerate(errors):
+        if line is not None:
+            raise UserError.shared_by_all(line if index == 0 else f"process {index}: {line}")
+
+
+def require_same(own: Mapping[str, Any], do: str) -> None:
+    """Refuses processes that differ in something, by its name.
+
+    Raises:
+      UserError: names the first process that differs from process 0, and in what.
+    """
+    first, *others = gather(dict(own))
+    for index, other in enumerate(others, 1):
+        for name, value in other.items():
+            if value != first.get(name):
+                line = f"{name} = {value!r} in process {index}: is {first.get(name)!r} in process 0"
+                raise UserError.shared_by_all(f"{line}; {do}.")
+
+
+@functools.cache
+def beside() -> int:
+    """How many of the processes run on this machine, this one too; first asked by all at once."""
+    return gather(socket.gethostname()).count(socket.gethostname())
+
+
+def from_first(tree: Any) -> Any:
+    """A tree of arrays as process 0 has it, in NumPy; the others give its shapes."""
+    if not are_several():
+        return tree
+    import jax
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    if not is_first():
+        tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree)
+    return broadcast_one_to_all(jax.device_get(tree))
+
+
+class Poll:
+    """Whether any process asks for something: known to all at the same step, which is the next.
+
+    No step waits for it.
+    """
+
+    def __init__(self) -> None:
+        import jax
+
+        self._any = jax.pmap(lambda asked: jax.lax.pmax(asked, "all"), "all", out_axes=None)
+        self._before: Any = None
+
+    def __call__(self, *asked: bool) -> tuple[bool, ...]:
+        """What any asked for at the last call; alone, what this one asks for now."""
+        if not are_several():
+            return asked
+        import jax
+
+        latest, own = self._before, np.array([asked] * jax.local_device_count(), np.int32)
+        self._before = self._any(own)
+        return (False,) * len(asked) if latest is None else tuple(map(bool, np.asarray(latest)))
