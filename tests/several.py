@@ -3,7 +3,7 @@
 import pathlib
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pytest
@@ -51,10 +51,10 @@ def start(
     processes: int,
     devices: int,
     cache: pathlib.Path,
-    of_last: Sequence[str] = (),
+    of_last: Mapping[str, object] = {},
     **overrides: object,
 ) -> list[subprocess.Popen]:
-    """So many processes of so many devices each; the last one has more flags."""
+    """So many processes of so many devices each; the last one has settings of its own."""
     coordinator, options = f"127.0.0.1:{free_port()}", SETTINGS | overrides
     started = []
     with pytest.MonkeyPatch.context() as patch:
@@ -74,11 +74,10 @@ def start(
                     workdir,
                     num_steps,
                     *(several if processes > 1 else ()),
-                    *(of_last if index == processes - 1 else ()),
                     program=("-m", "tests.watched_training", str(watched)),
                     cache=cache,
                     fills_cache=True,
-                    **options,
+                    **(options | of_last if index == processes - 1 else options),
                 )
             )
     return started

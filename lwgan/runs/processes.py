@@ -8,6 +8,7 @@ same everywhere, or else one process waits for the others until it is ended.
 import contextlib
 import ctypes
 import functools
+import itertools
 import json
 import os
 import signal
@@ -24,9 +25,9 @@ from lwgan.errors import INTERRUPTED, USER_ERROR, Interrupted, UserError
 
 # Of --coordinator: SLURM, Open MPI, Kubernetes or TPUs say where it is.
 AUTO = "auto"
-# Seconds without a sign of life, after which a process is taken for dead, and those that the
-# others wait for the last one at the end.
-_SILENCE, _LAST = 60, 300
+# Seconds to wait for the last one at the start, without a sign of life from one, and for the last
+# one at the end; and for what may take long.
+_FIRST, _SILENCE, _LAST, _DAY = 300, 60, 300, 86400
 _GONE = (
     "another process of this run has ended; the same command on all goes on from the last "
     "checkpoint"
@@ -92,12 +93,13 @@ def _initialize(coordinator: str | None, count: int | None, index: int | None) -
 
     # A handler of its own for SIGTERM, beside which ours would not be heard.
     jax.config.update("jax_enable_preemption_service", False)
-    _end_with_a_line(index)
+    _end_with(f"process {index}: error: the others have not come within {_FIRST} s")
     try:
         jax.distributed.initialize(
             None if coordinator == AUTO else coordinator,
             count,
             index,
+            initialization_timeout=_FIRST,
             heartbeat_timeout_seconds=_SILENCE,
             shutdown_timeout_seconds=_LAST,
         )
@@ -110,14 +112,15 @@ def _initialize(coordinator: str | None, count: int | None, index: int | None) -
             f"the processes do not find each other ({reason})",
             "name an address and a free port of process 0 that all reach",
         ) from None
+    _end_with(f"process {jax.process_index()}: error: {_GONE}")
 
 
-def _end_with_a_line(index: int | None) -> None:
-    """Where JAX finds that another process is dead, it aborts this one: exit code 1, not 134."""
+def _end_with(last_words: str) -> None:
+    """Where JAX misses another process, it aborts this one: then exit code 1 and a line."""
 
     def end(number: int) -> None:
         del number
-        os.write(2, f"process {index}: error: {_GONE}\n".encode())
+        os.write(2, f"{last_words}\n".encode())
         os._exit(1)
 
     # Kept: the handler lives as long as the process.
@@ -126,6 +129,8 @@ def _end_with_a_line(index: int | None) -> None:
 
 
 _HANDLERS: list[Any] = []
+# Each has a name of its own.
+_BARRIERS = itertools.count()
 
 
 def _be_silent() -> None:
@@ -158,7 +163,11 @@ def gather(value: Any) -> list[Any]:
     if not are_several():
         return [value]
     from jax.experimental.multihost_utils import process_allgather
+    from orbax.checkpoint.multihost import get_barrier_sync_fn
 
+    # For as long as it takes: reading images may. What computes together gives up sooner.
+    wait = get_barrier_sync_fn()
+    wait(key=f"lwgan-{next(_BARRIERS)}", timeout_ms=_DAY * 1000)
     said = json.dumps(value).encode()
     longest = int(process_allgather(np.array(len(said))).max())
     # Few shapes, for each is compiled.

@@ -239,8 +239,8 @@ def train_from(
         followers = build_followers(session, evaluator, writer)
         intervals = {config.checkpoint.every, *(f.every for f in followers if f.is_saved)}
         actions = [
-            lambda *arguments: asked.once_a_step(),
             *log_actions(config, batches, writer),
+            lambda *arguments: asked.once_a_step(),
             *(every(interval, last, save) for interval in intervals),
             lambda *arguments: save(*arguments) if asked.to_save else None,
             *(after_saving(f, saver, last, signals) for f in followers),
