@@ -14,6 +14,7 @@ import functools
 from absl import flags
 
 from lwgan import cli
+from lwgan.errors import UserError
 
 
 def define_flags(values: cli.Flags) -> None:
@@ -61,6 +62,8 @@ def train_or_estimate(values: cli.Flags) -> None:
     how = {name: values[name].value for name in ("fresh", "accept_new_data", "init_from")}
     # After the flags: they bring TensorFlow along.
     if values.dry_run:
+        if values.coordinator:
+            raise UserError("--dry_run", True, "is for one process", "leave out --coordinator")
         from lwgan.training.dry_run import estimate
 
         for line in estimate(config, workdir, **how):

@@ -182,15 +182,8 @@ def train_session(
             last = processes.of_first(lambda: max(manifest.saved_steps(session.workdir), default=0))
             in_a_row = 1 if last > first else in_a_row + 1
             first = last
-            if in_a_row > session.config.train.max_recoveries:
-                raise UserError(
-                    "training",
-                    event.what,
-                    f"not finite at step {event.step}, {in_a_row} times since step {first}, whose "
-                    "checkpoint is untouched",
-                    "lower optim.learning_rate, raise loss.gp_weight, or use "
-                    "train.precision=float32",
-                ) from None
+            with processes.together():
+                _require_patience(session.config, event, in_a_row, first)
             logging.warning(
                 "%s not finite at step %d: going back to step %d, with other random numbers",
                 event.what,
@@ -199,6 +192,17 @@ def train_session(
             )
             restored = state_at(session, first)
             state = restored.replace(recoveries=restored.recoveries + in_a_row)
+
+
+def _require_patience(config: ConfigDict, event: NotFinite, in_a_row: int, first: int) -> None:
+    if in_a_row > config.train.max_recoveries:
+        raise UserError(
+            "training",
+            event.what,
+            f"not finite at step {event.step}, {in_a_row} times since step {first}, whose "
+            "checkpoint is untouched",
+            "lower optim.learning_rate, raise loss.gp_weight, or use train.precision=float32",
+        ) from None
 
 
 @contextlib.contextmanager

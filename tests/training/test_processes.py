@@ -94,6 +94,19 @@ def test_a_signal_to_one_ends_all_at_the_same_step(tmp_path, to):
     assert manifest.saved_steps(workdir) == [*range(5, saved, 5), saved]
 
 
+def test_what_is_not_finite_sends_all_back_to_the_same_step(tmp_path):
+    """And in the end all say so; the checkpoint stays."""
+    workdir, cache = tmp_path / "run", tmp_path / "cache"
+    several.finish(several.start(workdir, 5, 2, 1, cache, **PLAIN))
+    hot = PLAIN | {"optim__learning_rate": 1e30, "train__max_recoveries": 2}
+    first, second = several.end(several.start(workdir, 10, 2, 1, cache, **hot))
+    assert (first.code, second.code) == (USER_ERROR, USER_ERROR), first.errors + second.errors
+    assert first.errors.count("going back to step 5, with other random numbers") == 2
+    last = [line for line in first.errors.splitlines() if "error:" in line]
+    assert len(last) == 1 and "3 times since step 5, whose checkpoint is untouched" in last[0]
+    assert manifest.saved_steps(workdir) == [5]
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_dead_process_ends_the_other(tmp_path, victim):
     """With a line and exit code 1; the next start goes on from what was saved."""
@@ -136,8 +149,20 @@ def test_what_differs_is_refused_by_all(tmp_path, own, line):
     assert not workdir.exists()
 
 
-def test_flags_that_do_not_go_together_are_refused(tmp_path):
-    process = kill_training.start(tmp_path / "run", 1, "--num_processes=2")
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (("--num_processes=2",), "error: --coordinator = None: goes with --num_processes"),
+        (
+            ("--coordinator=here:1", "--num_processes=2", "--process_id=2"),
+            "error: --process_id = 2: must be from 0 to 1",
+        ),
+        (("--coordinator=auto",), "error: --coordinator = 'auto': the processes do not find"),
+        (("--coordinator=auto", "--dry_run"), "error: --dry_run = True: is for one process"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(tmp_path, flags, line):
+    process = kill_training.start(tmp_path / "run", 1, *flags)
     _, errors = process.communicate(timeout=several.PATIENCE)
     assert process.returncode == USER_ERROR
-    assert "error: --coordinator = None: goes with --num_processes" in errors
+    assert line in errors
