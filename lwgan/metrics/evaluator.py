@@ -129,10 +129,12 @@ def build_evaluator(config: ConfigDict, dataset: Dataset) -> Evaluator:
     """
     parts = split(dataset, config.data.holdout, config.train.seed)
     training, held_out = (part[select_reals(len(part), config.eval.num_images)] for part in parts)
-    require_enough("data", len(training))
     way = config.eval
     with processes.together():
+        require_enough("data", len(training))
         features = open_features(way.features, way.weights, way.resize)
+    weights = {"eval.weights": features.fingerprint[:16]}
+    processes.require_same(weights, "give all the same file")
 
     def look(indices: np.ndarray) -> Reals:
         extracted = extract_dataset(

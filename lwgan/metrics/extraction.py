@@ -76,6 +76,8 @@ def extract_once(
     if all(processes.gather(known is not None)):
         return known
     extracted = extract(features, batches, count, title)
+    if not processes.is_first():
+        return extracted
     try:
         path = cache_root() / "features" / f"{name}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)

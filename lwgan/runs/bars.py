@@ -6,6 +6,8 @@ from typing import TypeVar
 
 from absl import logging
 
+from lwgan.runs import processes
+
 T = TypeVar("T")
 # Seconds between lines of the log.
 _PAUSE = 30
@@ -25,7 +27,9 @@ def counted(
     """
     from tqdm import tqdm
 
-    with tqdm(None, title, count, unit=f" {unit}", disable=None, leave=False) as bar:
+    # None: on a terminal only.
+    hidden = None if processes.is_first() else True
+    with tqdm(None, title, count, unit=f" {unit}", disable=hidden, leave=False) as bar:
         done, started = 0, time.monotonic()
         told = started
         for item in items:

@@ -29,8 +29,8 @@ AUTO = "auto"
 # one at the end; and for what may take long.
 _FIRST, _SILENCE, _LAST, _DAY = 300, 60, 300, 86400
 _GONE = (
-    "another process of this run has ended; the same command on all goes on from the last "
-    "checkpoint"
+    "another process of this run has ended, or cannot be reached; the same command on all goes on "
+    "from the last checkpoint"
 )
 # In what JAX says where one has.
 _SIGNS = ("Gloo", "NCCL", "coordination", "Coordination", "preempted", "heartbeat", "Socket closed")
@@ -61,22 +61,29 @@ def joined(coordinator: str | None, count: int | None, index: int | None) -> Ite
         _be_silent()
     try:
         yield
-        jax.distributed.shutdown()
+        _end_together()
     except (UserError, Interrupted) as error:
         ended = isinstance(error, Interrupted)
         if is_first() or not error.shared:
             _say(f"{'interrupted' if ended else 'error'}: {error}")
         if error.shared:
-            jax.distributed.shutdown()
+            with contextlib.suppress(Exception):
+                _end_together()
         os._exit(INTERRUPTED if ended else USER_ERROR)
     except BaseException as error:
         if any(sign in str(error) for sign in _SIGNS):
-            _say(f"error: {_GONE}")
+            _say(f"error: {_GONE} ({' '.join(str(error).split())[:300]})")
         else:
             traceback.print_exc()
             _say("error: the others end as well")
         # At once: Python's own end would wait for the others.
         os._exit(1)
+
+
+def _end_together() -> None:
+    # However long process 0 still writes: JAX would wait for a while only.
+    gather(None)
+    sys.modules["jax"].distributed.shutdown()
 
 
 def _initialize(coordinator: str | None, count: int | None, index: int | None) -> None:
@@ -91,6 +98,10 @@ def _initialize(coordinator: str | None, count: int | None, index: int | None) -
         raise UserError("--process_id", index, f"must be from 0 to {count - 1}", "number them so")
     import jax
 
+    # Programs of all devices may be compiled by one process alone: to know their memory, or because
+    # the others have them in their cache. XLA would wait for the others to try convolutions out.
+    given = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"--xla_gpu_shard_autotuning=false {given}"
     # A handler of its own for SIGTERM, beside which ours would not be heard.
     jax.config.update("jax_enable_preemption_service", False)
     _end_with(f"process {index}: error: the others have not come within {_FIRST} s")
@@ -129,13 +140,12 @@ def _end_with(last_words: str) -> None:
 
 
 _HANDLERS: list[Any] = []
-# Each has a name of its own.
-_BARRIERS = itertools.count()
+# What is asked has a number, the same in all processes.
+_ASKED = itertools.count()
 
 
 def _be_silent() -> None:
     sys.stdout = open(os.devnull, "w")
-    os.environ["TQDM_DISABLE"] = "1"
     logging.set_verbosity(logging.ERROR)
 
 
@@ -150,7 +160,7 @@ def are_several() -> bool:
     """Whether there are other processes."""
     # Commands that need no JAX go without it.
     jax = sys.modules.get("jax")
-    return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
+    return jax is not None and jax.distributed.is_initialized()
 
 
 def is_first() -> bool:
@@ -162,18 +172,14 @@ def gather(value: Any) -> list[Any]:
     """What each process says, in their order: anything that JSON holds."""
     if not are_several():
         return [value]
-    from jax.experimental.multihost_utils import process_allgather
-    from orbax.checkpoint.multihost import get_barrier_sync_fn
+    # Not by the devices, which may not be alike, and give up when one process takes its time.
+    from jax._src.distributed import global_state
 
-    # For as long as it takes: reading images may. What computes together gives up sooner.
-    wait = get_barrier_sync_fn()
-    wait(key=f"lwgan-{next(_BARRIERS)}", timeout_ms=_DAY * 1000)
-    said = json.dumps(value).encode()
-    longest = int(process_allgather(np.array(len(said))).max())
-    # Few shapes, for each is compiled.
-    padded = said.ljust(1 << longest.bit_length())
-    rows = process_allgather(np.frombuffer(padded, np.uint8))
-    return [json.loads(row.tobytes()) for row in rows]
+    client, place = global_state.client, f"lwgan/{next(_ASKED)}"
+    client.key_value_set(f"{place}/{global_state.process_id}", json.dumps(value))
+    others = range(global_state.num_processes)
+    said = [client.blocking_key_value_get(f"{place}/{index}", _DAY * 1000) for index in others]
+    return list(map(json.loads, said))
 
 
 def of_first(make: Callable[[], Any]) -> Any:

@@ -1,5 +1,6 @@
 """What happens every so many steps of training: scalars, samples, evaluation, checkpoints."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -12,9 +13,9 @@ from ml_collections import ConfigDict
 
 from lwgan.metrics.diversity import mean_distance
 from lwgan.metrics.evaluator import Evaluator
-from lwgan.metrics.records import add_record, figures_of
+from lwgan.metrics.records import Record, add_record, figures_of
 from lwgan.models.build import build_generator
-from lwgan.runs import checkpoint, processes
+from lwgan.runs import checkpoint
 from lwgan.sampling import image_files
 from lwgan.sampling.paths import between
 from lwgan.sampling.sampler import Sampler, to_uint8
@@ -29,6 +30,8 @@ _LARGE = 512
 
 # Of a step: its number, the state after it, and the metrics.
 Action = Callable[[int, TrainState, Terms], None]
+# Of a step too, on all devices; what it returns writes the result.
+Making = Callable[[int, TrainState, Terms], Callable[[], None]]
 
 
 class NotFinite(Exception):
@@ -182,7 +185,7 @@ def draw_grids(config: ConfigDict, state: TrainState) -> dict[str, np.ndarray]:
     }
 
 
-def sample_action(session: Session, writer: metric_writers.MetricWriter) -> Action:
+def sample_action(session: Session, writer: metric_writers.MetricWriter) -> Making:
     """Draws the grids of a step, and how different its images are from each other."""
     config, dataset = session.config, session.dataset
     folder, suffix = session.workdir / "samples", grid_suffix(config)
@@ -191,10 +194,7 @@ def sample_action(session: Session, writer: metric_writers.MetricWriter) -> Acti
     some = np.stack([dataset.centre(index) for index in range(count)])
     real_distance = mean_distance(some / 255)
 
-    def action(step: int, state: TrainState, metrics: Terms) -> None:
-        drawn = draw_grids(config, state)
-        if not processes.is_first():
-            return
+    def write(step: int, drawn: Mapping[str, np.ndarray]) -> None:
         grids = {name: make_grid(to_uint8(images), columns) for name, images in drawn.items()}
         folder.mkdir(parents=True, exist_ok=True)
         for name, image in grids.items():
@@ -207,22 +207,24 @@ def sample_action(session: Session, writer: metric_writers.MetricWriter) -> Acti
             step, {"samples/distance": fake_distance, "samples/distance_of_reals": real_distance}
         )
 
-    return action
+    return lambda step, state, metrics: functools.partial(write, step, draw_grids(config, state))
 
 
 def evaluate_action(
     session: Session, evaluator: Evaluator, writer: metric_writers.MetricWriter
-) -> Action:
+) -> Making:
     """Measures the samples of the EMA generator of a step."""
     config = session.config
     generator, batch_size = build_generator(config), micro_batch(config)
 
-    def action(step: int, state: TrainState, metrics: Terms) -> None:
+    def write(step: int, record: Record) -> None:
+        add_record(session.workdir, record)
+        writer.write_scalars(step, figures_of(record))
+
+    def measure(step: int, state: TrainState, metrics: Terms) -> Callable[[], None]:
         sampler = Sampler(generator, state.ema_params, state.ema_stats)
         critic = critic_of(config, state.d_params)
         record, _ = evaluator.measure(sampler, step, batch_size=batch_size, critic=critic)
-        if processes.is_first():
-            add_record(session.workdir, record)
-        writer.write_scalars(step, figures_of(record))
+        return functools.partial(write, step, record)
 
-    return action
+    return measure

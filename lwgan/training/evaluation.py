@@ -10,6 +10,7 @@ from lwgan.metrics.evaluator import Evaluator, build_evaluator, way_of_settings
 from lwgan.metrics.realness import Critic
 from lwgan.metrics.records import Record, best_step, read_records, steps_to_keep
 from lwgan.models.build import Params, build_discriminator
+from lwgan.runs import processes
 from lwgan.training.losses import LOSSES
 from lwgan.training.session import Session
 
@@ -21,6 +22,9 @@ def open_evaluator(session: Session) -> Evaluator | None:
     try:
         return build_evaluator(session.config, session.dataset)
     except UserError as error:
+        if processes.are_several() and not error.shared:
+            # The others go on with it.
+            raise
         logging.warning("Training goes on without evaluation: %s", error)
         return None
 

@@ -14,13 +14,13 @@ from typing import NamedTuple
 from absl import logging
 from clu import metric_writers
 
-from lwgan.errors import UserError
+from lwgan.errors import Interrupted
 from lwgan.metrics.evaluator import Evaluator
 from lwgan.runs import processes
 from lwgan.runs.checkpoint import Onlooker, Saver
 from lwgan.runs.files import write_text
 from lwgan.runs.tracking import tracked
-from lwgan.training.actions import Action, evaluate_action, sample_action
+from lwgan.training.actions import Action, Making, evaluate_action, sample_action
 from lwgan.training.session import Session
 from lwgan.training.signals import Signals
 from lwgan.training.state import TrainState
@@ -42,20 +42,27 @@ class Follower(NamedTuple):
     is_saved: bool
     # It ends by tracking scalars whose names begin so.
     scalars: str
-    action: Action
+    action: Making
 
     def is_due(self, step: int, last: int) -> bool:
         """Whether it follows this step; something always follows the last one."""
         return step % self.every == 0 or step == last
 
     def follow(self, step: int, state: TrainState, metrics: Mapping[str, float]) -> None:
-        """Does it; a failure is a warning."""
+        """Does it; a failure is a warning, but where other processes would wait for the rest."""
+        with self._failing(step, is_fatal=processes.are_several()):
+            write = self.action(step, state, metrics)
+            with self._failing(step):
+                if processes.is_first():
+                    write()
+
+    @contextlib.contextmanager
+    def _failing(self, step: int, *, is_fatal: bool = False) -> Iterator[None]:
         try:
-            self.action(step, state, metrics)
+            yield
         # Of memory, of the disk, of a codec, of a library.
         except Exception as error:
-            if processes.are_several() and not isinstance(error, OSError | UserError):
-                # The others would wait for what this one leaves undone.
+            if is_fatal:
                 raise
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             logging.warning("The %s of step %d failed; going on: %s", self.what, step, reason)
@@ -151,16 +158,20 @@ def _has_a_chance(follower: Follower, workdir: pathlib.Path, step: int) -> bool:
 
 @contextlib.contextmanager
 def _attempting(path: pathlib.Path, step: int, signals: Signals) -> Iterator[None]:
-    """Notes in a file that an attempt is under way."""
+    """Notes in a file that an attempt is under way, or has ended the process."""
     with contextlib.suppress(OSError):
         write_text(path, json.dumps([step, 1 + _attempts(path, step)]))
     forget = functools.partial(_forget, path)
     signals.before_exit.append(forget)
     try:
         yield
+    except Interrupted:
+        forget()
+        raise
+    else:
+        forget()
     finally:
         signals.before_exit.remove(forget)
-        forget()
 
 
 def _forget(path: pathlib.Path) -> None:

@@ -188,14 +188,16 @@ def _announce(run: Run, config: ConfigDict, step: int | None, note: str) -> None
 
 def state_at(session: Session, step: int | None) -> TrainState:
     """The state to go on from, on the devices: the run's at ``step``, or the first one."""
-    shapes, state = _shapes_of(session.gan), None
-    if processes.is_first():
-        if step in manifest.saved_steps(session.workdir):
+    state = shapes = _shapes_of(session.gan)
+    with processes.together():
+        if not processes.is_first():
+            pass
+        elif step in manifest.saved_steps(session.workdir):
             state = checkpoint.restore(session.workdir, step, shapes)
         else:
             state = first_state(session.gan, session.config.train.seed)
             state = start_from(state, session.origin) if session.origin else state
-    return on_devices(processes.from_first(state or shapes))
+    return on_devices(processes.from_first(state))
 
 
 def _shapes_of(gan: Gan) -> TrainState:

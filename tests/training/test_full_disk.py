@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 
 import pytest
@@ -66,7 +67,7 @@ def quiet(tmp_path_factory):
 # Where Aim writes, when the disk is filled, and how much is left then.
 SCENES = {
     "before a save, Aim beside it": ("disk", 5, 0),
-    "at the end, without Aim": ("", STEPS - 1, 0),
+    "at the end, without Aim": ("", STEPS - 2, 0),
 }
 # The others: LWGAN_ALL_SCENES=1.
 if os.environ.get("LWGAN_ALL_SCENES"):
@@ -74,7 +75,7 @@ if os.environ.get("LWGAN_ALL_SCENES"):
         "before a save, without Aim": ("", 5, 0),
         "during a save, Aim elsewhere": ("elsewhere", 5, 150_000),
         "during a save, Aim beside it": ("disk", 5, 150_000),
-        "at the end, Aim beside it": ("disk", STEPS - 1, 0),
+        "at the end, Aim beside it": ("disk", STEPS - 2, 0),
     }
 
 
@@ -87,7 +88,10 @@ def test_a_full_disk_ends_the_run_in_one_line_and_costs_no_checkpoint(disk, tmp_
     process = start(workdir, aim)
     while steps_of(workdir) < step:
         assert process.poll() is None, process.stderr.read()
+    # It must not be at its end before the disk is full.
+    process.send_signal(signal.SIGSTOP)
     fill(disk, left)
+    process.send_signal(signal.SIGCONT)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 2, errors
     assert errors.splitlines()[-1].startswith("error: checkpoints = ")

@@ -21,6 +21,7 @@ from lwgan.metrics.networks.layers import Output, Table, fold
 from lwgan.metrics.networks.resize import resize_image, resize_images
 from lwgan.metrics.networks.weights import read_tensors
 from lwgan.models.placement import divided, fetch, put, whole
+from lwgan.runs import processes
 from lwgan.runs.files import cache_root, local_path, replacing, write_text
 
 # Images on each device at once. On a CPU, what lies between two layers of more does not fit its
@@ -227,7 +228,7 @@ def _download(url: str, target: pathlib.Path, problem: str) -> str:
     import requests
     from tqdm import tqdm
 
-    expected = _first_digits(target)
+    expected, hidden = _first_digits(target), None if processes.is_first() else True
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with requests.get(url, stream=True, timeout=20) as response, replacing(target) as part:
@@ -236,7 +237,7 @@ def _download(url: str, target: pathlib.Path, problem: str) -> str:
             digest = hashlib.sha256()
             with (
                 part.open("wb") as file,
-                tqdm(None, target.name, size, unit="B", unit_scale=True, disable=None) as bar,
+                tqdm(None, target.name, size, unit="B", unit_scale=True, disable=hidden) as bar,
             ):
                 for chunk in response.iter_content(1 << 20):
                     file.write(chunk)
