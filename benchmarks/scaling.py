@@ -60,6 +60,7 @@ def seconds_of_a_step(processes: int, folder: str) -> float:
                 *([*several, f"--process_id={index}"] if processes > 1 else []),
             ],
             cwd=ROOT,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         for index in range(processes)
