@@ -3,6 +3,7 @@ memory.
 
     python benchmarks/evaluate.py                    # 10,000 images of 64 px
     python benchmarks/evaluate.py --images=1000
+    python benchmarks/evaluate.py --features=50000   # only the figures, of features that are drawn
 
 Both resize images of 64 px to 224, ours as clean-fid does, and see as many at once as suits them.
 They take turns: after each tenth of our images PyTorch, in a process of its own, sees a few. Then
@@ -26,6 +27,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 _IMAGES = flags.DEFINE_integer("images", 10_000, "How many.", lower_bound=200)
 _TORCH_IMAGES = flags.DEFINE_integer("torch_images", 64, "PyTorch's at each turn.")
+
+_FEATURES = flags.DEFINE_integer("features", 0, "Only the figures, of so many drawn.")
 
 TURNS = 10
 SIZE = 64
@@ -63,12 +66,28 @@ def torch_seconds(seed: int, count: int, batch: int = 8) -> float:
     return time.perf_counter() - start
 
 
-def main(argv: list[str]) -> None:
-    """Prints the figures."""
+def print_figures(samples: np.ndarray, others: np.ndarray) -> None:
+    """Seconds of each figure of features (N, D), in turn, and the peak memory."""
     from lwgan.metrics.extraction import Extracted
     from lwgan.metrics.figures import METRICS, measure
+
+    print(f"the figures of {len(samples):,} beside as many:")
+    for name in METRICS:
+        start = time.perf_counter()
+        measure(Extracted(samples), Extracted(others), [name])
+        print(f"{name:8} {time.perf_counter() - start:8.1f} s", flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak memory {peak:.2f} GiB")
+
+
+def main(argv: list[str]) -> None:
+    """Prints the figures."""
     from lwgan.metrics.networks.features import open_features
 
+    if _FEATURES.value:
+        shape = (_FEATURES.value, 1280)
+        print_figures(*(np.random.default_rng(s).normal(size=shape).astype("f") for s in (0, 1)))
+        return
     with_torch = all(map(importlib.util.find_spec, ("torch", "efficientnet_lite_pytorch")))
     features = open_features("efficientnet_lite0")
     features(draw(0, features.batch_size))
@@ -85,10 +104,6 @@ def main(argv: list[str]) -> None:
             print(f"{ours[-1]:8.1f}", f"{theirs[-1]:8.1f}" if theirs else "", flush=True)
     samples = np.concatenate(seen)
     others = samples + np.random.default_rng(0).normal(0, 0.01, samples.shape).astype(np.float32)
-    start = time.perf_counter()
-    measure(Extracted(samples), Extracted(others), METRICS)
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
     # On a busy machine the best turn says what the code can do, the median what one gets.
     for name, found in {"lwgan": ours, "PyTorch": theirs}.items():
@@ -97,8 +112,7 @@ def main(argv: list[str]) -> None:
             print(
                 f"{name:8} {median:8.1f} images/s, median of {TURNS} turns; {best:.1f} in the best"
             )
-    print(f"FID, KID, precision and recall of {len(samples):,} beside as many: {seconds:.1f} s")
-    print(f"peak memory {peak:.2f} GiB")
+    print_figures(samples, others)
 
 
 if __name__ == "__main__":

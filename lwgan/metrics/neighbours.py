@@ -24,17 +24,26 @@ SAME = 1e-6
 _CANDIDATES, _EXACT_ROWS = 16, 256
 
 
+class Points(NamedTuple):
+    """Features on the devices, float32."""
+
+    # (R, D).
+    features: jax.Array
+    # Squared, (R,); infinite for padding.
+    norms: jax.Array
+
+
 class Block(NamedTuple):
-    """Some features on the devices, float32 (R, D), padded: all blocks of a set are as large."""
+    """Some features, padded: all blocks of a set are as large."""
 
     # Index of the first one.
     first: int
     # Without the padding.
     count: int
-    # Divided over the devices, and their squared norms (R,): infinite for padding …
-    rows: tuple[jax.Array, jax.Array]
-    # … and the same whole on each.
-    columns: tuple[jax.Array, jax.Array]
+    # Divided over the devices …
+    rows: Points
+    # … and whole on each.
+    columns: Points
 
     @property
     def here(self) -> slice:
@@ -62,17 +71,17 @@ def precision_and_recall(samples: np.ndarray, reals: np.ndarray, k: int = K) -> 
 
 @jax.jit
 def _covered(
-    rows: tuple[jax.Array, jax.Array],
-    columns: tuple[jax.Array, jax.Array],
+    rows: Points,
+    columns: Points,
     row_nearest: jax.Array,
     column_nearest: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Which rows lie in the ball of some column, and which columns in that of some row."""
     squared = _squared_on_device(rows, columns)
 
-    def radii(block: tuple[jax.Array, jax.Array], nearest: jax.Array) -> jax.Array:
+    def radii(points: Points, nearest: jax.Array) -> jax.Array:
         # Nothing lies within the ball of padding.
-        return jnp.where(jnp.isfinite(block[1]), nearest[:, -1], -jnp.inf)
+        return jnp.where(jnp.isfinite(points.norms), nearest[:, -1], -jnp.inf)
 
     of_rows, of_columns = radii(rows, row_nearest), radii(columns, column_nearest)
     return (squared <= of_columns[None]).any(1), (squared <= of_rows[:, None]).any(0)
@@ -80,7 +89,7 @@ def _covered(
 
 def _nearest_others(blocks: list[Block], k: int) -> list[jax.Array]:
     """Of each block the squared distances of each image to itself and its k nearest: (R, k + 1)."""
-    best = [np.full((len(block.rows[0]), k + 1), np.inf, np.float32) for block in blocks]
+    best = [np.full((len(block.rows.features), k + 1), np.inf, np.float32) for block in blocks]
     for i, row in enumerate(blocks):
         for j, column in enumerate(blocks[i:], i):
             of_row, of_column = _smallest(row.rows, column.columns, best[i], best[j])
@@ -92,8 +101,8 @@ def _nearest_others(blocks: list[Block], k: int) -> list[jax.Array]:
 
 @jax.jit
 def _smallest(
-    rows: tuple[jax.Array, jax.Array],
-    columns: tuple[jax.Array, jax.Array],
+    rows: Points,
+    columns: Points,
     of_rows: jax.Array,
     of_columns: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
@@ -130,16 +139,16 @@ def _blocks(features: np.ndarray, mean: np.ndarray) -> list[Block]:
         padded = np.pad(part, ((0, size - len(part)), (0, 0)))
         norms = np.square(padded).sum(1)
         norms[len(part) :] = np.inf
-        rows, columns = (put((padded, norms), how) for how in (divided(), whole()))
+        rows, columns = (put(Points(padded, norms), how) for how in (divided(), whole()))
         blocks.append(Block(first, len(part), rows, columns))
     return blocks
 
 
-def _squared_on_device(x: tuple[jax.Array, jax.Array], y: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """The squared distances of (N, D) and (M, D), each with its squared norms: (N, M)."""
-    products = jnp.matmul(x[0], y[0].T, precision="highest")
+def _squared_on_device(x: Points, y: Points) -> jax.Array:
+    """The squared distances of N and M points: (N, M)."""
+    products = jnp.matmul(x.features, y.features.T, precision="highest")
     # Below 0 by a little where they are the same.
-    return x[1][:, None] + y[1][None] - 2 * products
+    return x.norms[:, None] + y.norms[None] - 2 * products
 
 
 class Memorisation(NamedTuple):
@@ -220,8 +229,8 @@ def _nearest(
     columns, turned = _blocks(training, mean), _blocks(mirrored, mean)
     indices, squared = [], []
     for row in _blocks(points, mean):
-        own = row.first + np.arange(len(row.rows[0])) if among_themselves else -1
-        shape = len(row.rows[0]), min(_CANDIDATES, len(training))
+        own = row.first + np.arange(len(row.rows.features)) if among_themselves else -1
+        shape = len(row.rows.features), min(_CANDIDATES, len(training))
         best = np.full(shape, np.inf, np.float32), np.full(shape, -1, np.int32)
         for column, mirror in zip(columns, turned, strict=True):
             best = _candidates(row.rows, column, mirror.columns, own, best)
@@ -240,14 +249,14 @@ def _nearest(
 
 @jax.jit
 def _candidates(
-    rows: tuple[jax.Array, jax.Array],
+    rows: Points,
     column: Block,
-    mirrored: tuple[jax.Array, jax.Array],
+    mirrored: Points,
     own: jax.Array | int,
     best: tuple[jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
     """The smallest squared distances so far, and whose they are: -1 for none."""
-    here = column.first + jnp.arange(len(column.columns[0]))
+    here = column.first + jnp.arange(len(column.columns.features))
     squared = jnp.minimum(
         _squared_on_device(rows, column.columns), _squared_on_device(rows, mirrored)
     )

@@ -23,7 +23,7 @@ from absl import logging
 
 from lwgan.errors import INTERRUPTED, USER_ERROR, Interrupted, UserError
 
-# Of --coordinator: SLURM, Open MPI, Kubernetes or TPUs say where it is.
+# Of --coordinator: SLURM, Open MPI or TPUs say where it is.
 AUTO = "auto"
 # Seconds to wait for the last one at the start, without a sign of life from one, and for the last
 # one at the end; and for what may take long.
@@ -83,7 +83,9 @@ def joined(coordinator: str | None, count: int | None, index: int | None) -> Ite
 def _end_together() -> None:
     # However long process 0 still writes: JAX would wait for a while only.
     gather(None)
-    sys.modules["jax"].distributed.shutdown()
+    import jax
+
+    jax.distributed.shutdown()
 
 
 def _initialize(coordinator: str | None, count: int | None, index: int | None) -> None:
@@ -104,7 +106,7 @@ def _initialize(coordinator: str | None, count: int | None, index: int | None) -
     os.environ["XLA_FLAGS"] = f"--xla_gpu_shard_autotuning=false {given}"
     # A handler of its own for SIGTERM, beside which ours would not be heard.
     jax.config.update("jax_enable_preemption_service", False)
-    _end_with(f"process {index}: error: the others have not come within {_FIRST} s")
+    _end_with(f"error: the other processes have not come within {_FIRST} s")
     try:
         jax.distributed.initialize(
             None if coordinator == AUTO else coordinator,
@@ -157,7 +159,7 @@ def _say(last_words: str) -> None:
 
 
 def are_several() -> bool:
-    """Whether there are other processes."""
+    """Whether this process is one of several that were started together."""
     # Commands that need no JAX go without it.
     jax = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized()

@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 
 from lwgan.data.limits import free_memory
 from lwgan.errors import UserError
+from lwgan.runs import processes
 
 _MIB = 2**20
 # Of the memory that is there, what a program may take: allocators need some room.
@@ -34,7 +35,8 @@ def memory_limit() -> int:
             "the device does not say how much memory it has",
             "use 1 or more",
         )
-    return int(_USABLE * (limit or free_memory() / jax.local_device_count()))
+    sharing = processes.beside() * jax.local_device_count()
+    return int(_USABLE * (limit or free_memory() / sharing))
 
 
 def _said_limit(device: jax.Device) -> int | None:

@@ -140,6 +140,8 @@ def _check(config: ConfigDict, workdir: pathlib.Path) -> None:
     processes.require_same(versions, "install the same on all")
     kind = f"{jax.local_device_count()} × {jax.local_devices()[0].device_kind}"
     processes.require_same({"devices": kind}, "give all as many of the same kind")
+    # From here on known to all, for what depends on the memory of the machine.
+    processes.beside()
 
 
 def _look(run: Run, *, accept_new_data: bool) -> Place:
@@ -163,8 +165,6 @@ def _require_networks(workdir: pathlib.Path, step: int | None, gan: Gan) -> None
 
 def _load(source: Source, config: ConfigDict, *, keep: bool) -> Dataset:
     """The images, the same in all processes."""
-    # To be known by now: how many share this machine's memory.
-    processes.beside()
     with processes.together():
         dataset = load_dataset(source, config.data, keep=keep)
     found = f"{len(dataset.names):,}, {dataset.fingerprint[:16]}"

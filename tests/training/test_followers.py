@@ -17,6 +17,7 @@ from lwgan.runs.checkpoint import Saver
 from lwgan.training import actions, followers, session
 from lwgan.training.followers import ATTEMPT
 from lwgan.training.loop import train
+from lwgan.training.signals import Signals
 from tests import kill_training, tiny
 from tests.metrics.test_evaluator import Means
 
@@ -117,6 +118,34 @@ def test_an_interruption_is_no_failure():
 
     with pytest.raises(Interrupted):
         followers.Follower("samples", 2, False, "samples/", fail).follow(2, None, {})
+
+
+def test_several_processes_end_where_one_cannot_compute(monkeypatch, caplog):
+    """For the others would wait; what process 0 cannot write is a warning there too."""
+    monkeypatch.setattr(followers.processes, "are_several", lambda: True)
+    monkeypatch.setattr(followers.processes, "is_first", lambda: True)
+
+    def fail(*arguments):
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        followers.Follower("samples", 2, False, "samples/", fail).follow(2, None, {})
+    assert not caplog.messages
+    followers.Follower("samples", 2, False, "samples/", lambda *a: fail).follow(2, None, {})
+    assert len(caplog.messages) == 1 and "going on" in caplog.text
+
+
+@pytest.mark.parametrize(("error", "counts"), [(MemoryError, True), (Interrupted, False)])
+def test_an_attempt_that_ends_the_process_counts(tmp_path, error, counts):
+    path = tmp_path / "attempt"
+    for number in (1, 2):
+        with pytest.raises(error), followers._attempting(path, 2, Signals()):
+            assert followers._attempts(path, 2) == (number if counts else 1)
+            raise error
+    assert followers._attempts(path, 2) == (2 if counts else 0)
+    with followers._attempting(path, 2, Signals()):
+        pass
+    assert followers._attempts(path, 2) == 0
 
 
 def interrupted_in(monkeypatch, home, name):

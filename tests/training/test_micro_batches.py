@@ -200,6 +200,13 @@ def test_a_device_that_does_not_say_how_much_it_has_is_one_line(monkeypatch):
         devices.memory_limit()
 
 
+def test_processes_of_one_machine_share_its_memory(monkeypatch):
+    monkeypatch.setattr(devices, "free_memory", lambda: 9000)
+    alone = devices.memory_limit()
+    monkeypatch.setattr(devices.processes, "beside", lambda: 3)
+    assert (alone, devices.memory_limit()) == (9000 * 0.9 // 4, 9000 * 0.9 // 12)
+
+
 def test_other_errors_of_the_compiler_are_no_want_of_memory(monkeypatch):
     def fail(*arguments):
         raise jax.errors.JaxRuntimeError(reason)
