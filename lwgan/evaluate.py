@@ -54,7 +54,7 @@ def define_flags(values: cli.Flags) -> None:
     flags.DEFINE_list(
         "metrics", None, "Such as kid,pr; the run's eval.metrics, or kid,fid,pr.", **of
     )
-    num_images = "Samples, and real images at most; the run's eval.num_images."
+    num_images = "Samples; the run's eval.num_images."
     flags.DEFINE_integer("num_images", None, num_images, 8, **of)
     features = "The network of features; the run's, or inception."
     flags.DEFINE_string("features", None, features, **of)

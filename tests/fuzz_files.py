@@ -36,8 +36,9 @@ from lwgan.runs.directory import read_run
 from lwgan.settings.files import to_json
 from lwgan.training import session
 from lwgan.training.loop import train
+from lwgan.training.recipes import Recipe
 from lwgan.training.state import Gan, build_gan, init_state
-from lwgan.training.step import Recipe, Update
+from lwgan.training.step import Update
 from tests import tiny
 from tests.calling import Ended, call
 from tests.metrics.test_evaluator import Means

@@ -16,8 +16,8 @@ from lwgan.models.placement import AXIS
 from lwgan.runs import checkpoint
 from lwgan.runs.directory import record_start, resolve_run
 from lwgan.training import session
+from lwgan.training.recipes import Recipe
 from lwgan.training.state import Gan, TrainState, build_gan, init_state
-from lwgan.training.step import Recipe
 
 RECIPE = Recipe(
     seed=0,
@@ -29,8 +29,13 @@ RECIPE = Recipe(
     aux_weight=1.0,
     augment_types=("color", "cutout", "translation"),
     augment_prob=0.5,
+    augment_target=0.0,
+    augment_adapt_over=1000.0,
     augment_per_example=True,
     hflip=True,
+    num_steps=1000,
+    warmup=0,
+    decay=0.0,
     ema_schedule="ramp",
     ema_half_life=1000.0,
     unroll=True,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,8 @@ class Reals(NamedTuple):
     # In the dataset: int64 (N,).
     indices: np.ndarray
     extracted: Extracted
+    # With their mirror images, where the generator learns from both.
+    with_mirrors: Extracted | None
 
 
 class Measurement(NamedTuple):
@@ -86,9 +89,9 @@ class Evaluator:
         drawn = batched(sampler.samples(seed, count, batch_size), self.features.batch_size)
         images = (to_rgb(np.stack(batch), eval_settings.background) for batch in drawn)
         samples = extract(self.features, images, count, title)
-        figures = measure(samples, self.training.extracted, eval_settings.metrics)
+        figures = _beside(self.training, samples, eval_settings.metrics)
         if self.held_out:
-            others = measure(samples, self.held_out.extracted, eval_settings.metrics)
+            others = _beside(self.held_out, samples, eval_settings.metrics)
             figures |= {f"{name}_held_out": value for name, value in others.items()}
             if critic:
                 figures["realness_trained"] = self._realness(critic, self.training, batch_size)
@@ -99,14 +102,9 @@ class Evaluator:
     @functools.cached_property
     def mirrored(self) -> Extracted:
         """The features of the mirror images of ``training``."""
-        return extract_dataset(
-            self.features,
-            self.dataset,
-            self.training.indices,
-            self.config.data,
-            background=self.config.eval.background,
-            mirrored=True,
-        )
+        if self.training.with_mirrors:
+            return Extracted(self.training.with_mirrors.features[len(self.training.indices) :])
+        return _look(self.features, self.dataset, self.training.indices, self.config, mirrored=True)
 
     def find_copies(self, samples: Extracted) -> Memorisation:
         """How near samples come to training images and their mirror images."""
@@ -122,13 +120,12 @@ class Evaluator:
 
 
 def build_evaluator(config: ConfigDict, dataset: Dataset) -> Evaluator:
-    """The evaluator of a run: at most ``eval.num_images`` of training and of held-out images.
+    """The evaluator of a run: beside all its training images, and all that are held out.
 
     Raises:
       UserError: the network's weights cannot be had, or there are too few images.
     """
-    parts = split(dataset, config.data.holdout, config.train.seed)
-    training, held_out = (part[select_reals(len(part), config.eval.num_images)] for part in parts)
+    training, held_out = split(dataset, config.data.holdout, config.train.seed)
     way = config.eval
     with processes.together():
         require_enough("data", len(training))
@@ -136,20 +133,39 @@ def build_evaluator(config: ConfigDict, dataset: Dataset) -> Evaluator:
     weights = {"eval.weights": features.fingerprint[:16]}
     processes.require_same(weights, "give all the same file")
 
-    def look(indices: np.ndarray) -> Reals:
-        extracted = extract_dataset(
-            features, dataset, indices, config.data, background=way.background
-        )
-        return Reals(indices, extracted)
+    def reals(indices: np.ndarray) -> Reals:
+        plain, both = _look(features, dataset, indices, config), None
+        if config.augment.hflip:
+            mirrored = _look(features, dataset, indices, config, mirrored=True)
+            both = Extracted(np.concatenate([plain.features, mirrored.features]))
+        return Reals(indices, plain, both)
 
-    held_out_reals = look(held_out) if len(held_out) >= FEWEST else None
-    return Evaluator(config, dataset, features, look(training), held_out_reals)
+    held_out_reals = reals(held_out) if len(held_out) >= FEWEST else None
+    return Evaluator(config, dataset, features, reals(training), held_out_reals)
+
+
+def _look(
+    features: Features,
+    dataset: Dataset,
+    indices: np.ndarray,
+    config: ConfigDict,
+    *,
+    mirrored: bool = False,
+) -> Extracted:
+    background = config.eval.background
+    return extract_dataset(
+        features, dataset, indices, config.data, background=background, mirrored=mirrored
+    )
+
+
+def _beside(reals: Reals, samples: Extracted, metrics: Sequence[str]) -> dict[str, float]:
+    return measure(samples, reals.extracted, metrics, reals.with_mirrors)
 
 
 def way_of_settings(config: ConfigDict, dataset: Dataset) -> Record:
     """How a run's own settings measure: ``Evaluator.way`` but for the weights of the network."""
     parts = split(dataset, config.data.holdout, config.train.seed)
-    num_reals, num_held_out = (min(len(part), config.eval.num_images) for part in parts)
+    num_reals, num_held_out = map(len, parts)
     return {
         "generator": "ema",
         "data": dataset.fingerprint[:16],
@@ -157,14 +173,8 @@ def way_of_settings(config: ConfigDict, dataset: Dataset) -> Record:
         "resize": config.eval.resize,
         "background": config.eval.background,
         "num_images": config.eval.num_images,
+        "mirrored": config.augment.hflip,
         "num_reals": num_reals,
         "num_held_out": num_held_out if num_held_out >= FEWEST else 0,
         "seed": config.train.seed,
     }
-
-
-def select_reals(count: int, most: int) -> np.ndarray:
-    """Which of ``count`` real images are looked at: all, or ``most`` of them, always the same."""
-    if most >= count:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(0).permutation(count)[:most])

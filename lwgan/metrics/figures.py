@@ -11,7 +11,7 @@ from lwgan.metrics.neighbours import precision_and_recall
 # Images of each set.
 FEWEST = 8
 # With fewer, FID's bias is larger than most differences.
-FEWEST_FOR_FID = 2048
+FEWEST_FOR_FID = 10_000
 
 
 def _fid(samples: Extracted, reals: Extracted) -> dict[str, float]:
@@ -35,11 +35,26 @@ METRICS: dict[str, Callable[[Extracted, Extracted], dict[str, float]]] = {
 }
 
 
-def measure(samples: Extracted, reals: Extracted, metrics: Iterable[str]) -> dict[str, float]:
-    """The figures of ``metrics``, names in ``METRICS``; at least ``FEWEST`` images on each side."""
+# Distances between distributions: of what can be mirrored, half of the images are.
+DISTANCES = ("fid", "kid")
+
+
+def measure(
+    samples: Extracted,
+    reals: Extracted,
+    metrics: Iterable[str],
+    with_mirrors: Extracted | None = None,
+) -> dict[str, float]:
+    """The figures of ``metrics``, names in ``METRICS``; at least ``FEWEST`` images on each side.
+
+    ``with_mirrors`` are the reals and their mirror images, where a generator has learnt from both:
+    distances are taken to them. Neighbours are counted among the reals alone, for a mirror image is
+    often an image's next neighbour.
+    """
     figures = {}
     for name in metrics:
-        figures |= METRICS[name](samples, reals)
+        beside = with_mirrors if with_mirrors and name in DISTANCES else reals
+        figures |= METRICS[name](samples, beside)
     return figures
 
 

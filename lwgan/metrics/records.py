@@ -24,6 +24,7 @@ WAY = (
     "resize",
     "background",
     "num_images",
+    "mirrored",
     "num_reals",
     "num_held_out",
     "seed",

@@ -36,6 +36,7 @@ def table(records: Sequence[Record]) -> str:
 def remarks(record: Record) -> Iterator[str]:
     """How to read a record's figures, a line each."""
     beside = f"{record['num_images']:,} images beside {record['num_reals']:,} real ones"
+    beside += " and their mirror images" * bool(record.get("mirrored"))
     live = "of the live generator, " if record.get("generator") == "raw" else ""
     yield f"{live}{record['features']} features, resize {record['resize']}, {beside}"
     names = ("num_images", "num_reals", "num_held_out")

@@ -133,6 +133,16 @@ SETTINGS: dict[str, dict[str, Setting]] = {
             "probability of DiffAugment; negative: from the number of images",
             between(-1, 1),
         ),
+        "target": Setting(
+            0.0,
+            "the probability adapts until the mean sign of the discriminator's logits of real "
+            "images is this, and augment.prob is where it begins (negative: 0); 0: it stays",
+            BELOW_ONE,
+            fixed=True,
+        ),
+        "adapt_over": Setting(
+            100.0, "thousands of images in which it may go from 0 to 1", ABOVE_ZERO
+        ),
         "types": Setting(
             ("cutout", "translation"),
             "augmentations of DiffAugment, applied in this order; what moves in is 0",
@@ -150,6 +160,12 @@ SETTINGS: dict[str, dict[str, Setting]] = {
             1.0,
             "the discriminator's learning rate is this many times the generator's",
             ABOVE_ZERO,
+        ),
+        "warmup": Setting(0, "steps in which the learning rates grow to theirs", at_least(0)),
+        "decay": Setting(
+            0.0,
+            "share of the run, at its end, in which the learning rates fall to 0, as a cosine",
+            between(0, 1),
         ),
         "freeze_d": Setting(
             0,
@@ -211,7 +227,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
             "what is measured; the first of kid and fid chooses the best checkpoint",
             METRIC_NAMES,
         ),
-        "num_images": Setting(2048, "samples, and real images at most", at_least(8)),
+        "num_images": Setting(2048, "samples that are measured", at_least(8)),
         "features": Setting("inception", "the network whose features are compared"),
         "weights": Setting("", "a file of its weights; empty: the published one"),
         "resize": Setting("clean", "how images come to its size"),

@@ -11,6 +11,7 @@ from lwgan.settings.defaults import by_full_name, flatten
 
 # Settings that runs of earlier versions lack, with the value of what those runs did.
 ADDED = {
+    "augment": {"target": 0.0, "adapt_over": 100.0},
     "data": {"name": "", "split": "train", "data_dir": "", "holdout": 0.0},
     "eval": {
         "every": 0,
@@ -22,7 +23,7 @@ ADDED = {
         "background": "white",
     },
     "model": {"remat": False},
-    "optim": {"freeze_d": 0},
+    "optim": {"freeze_d": 0, "warmup": 0, "decay": 0.0},
     "sample": {"format": "png"},
     "train": {"max_recoveries": 3},
 }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import dm_pix as pix
+import flax
 import jax
 import jax.numpy as jnp
 
@@ -162,6 +163,37 @@ def augment_images(
         return jnp.where(coin < prob, augmented, flipped if flip_unaugmented else image)
 
     return jax.vmap(one)(images, keys, coin_keys)
+
+
+# Karras et al. 2020 find that augmentations begin to show in the samples above it.
+MOST = 0.8
+
+
+@flax.struct.dataclass
+class Adaptive:
+    """The probability of augmentation, driven by what the discriminator says of real images."""
+
+    # float32 (), 0 to ``MOST``.
+    prob: jax.Array
+    # float32 (): the mean sign of the logits of reals, over about the last four steps. It is 1
+    # where all reals are told from fakes, and 0 where they could as well be fakes.
+    sign: jax.Array
+
+    @classmethod
+    def start(cls, prob: float) -> "Adaptive":
+        """Before the first step."""
+        return cls(jnp.float32(prob), jnp.float32(0))
+
+
+def adapt(adaptive: Adaptive, sign: jax.Array, target: float, pace: float) -> Adaptive:
+    """Moves the probability by ``pace`` towards where the reals' mean sign is ``target``.
+
+    ``sign`` float32 () is that of one step. Adaptive discriminator augmentation (Karras et al.
+    2020, arXiv:2006.06676), in every step rather than in every fourth.
+    """
+    sign = adaptive.sign + (sign - adaptive.sign) / 4
+    prob = jnp.clip(adaptive.prob + pace * jnp.sign(sign - target), 0, MOST)
+    return Adaptive(prob, sign)
 
 
 def prob_for(num_images: int) -> float:

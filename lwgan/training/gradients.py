@@ -1,6 +1,7 @@
 """Gradients of a whole step: over micro-batches, over devices, and into the parameters."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,29 +10,39 @@ import optax
 from lwgan.models.build import Params
 from lwgan.models.placement import AXIS
 
-# Weighted terms of a loss by name, float32 () each.
+# Weighted terms of a loss, or what else is measured, by name: float32 () each.
 Terms = dict[str, jax.Array]
 
 
+class Outcome(NamedTuple):
+    """Of one micro-batch."""
+
+    # Their sum is the loss.
+    terms: Terms
+    # Without influence on the gradients.
+    measures: Terms
+    # Running statistics for the next micro-batch.
+    stats: Params
+
+
 def accumulate(
-    micro_batch: Callable[[Params, Params, jax.Array, jax.Array], tuple[Terms, Params]],
+    micro_batch: Callable[[Params, Params, jax.Array, jax.Array], Outcome],
     params: Params,
     stats: Params,
     images: jax.Array,
     *,
     unroll: bool,
 ) -> tuple[Params, Terms, Params]:
-    """Means of gradients and terms over micro-batches of ``images`` (A, m, …).
+    """Means of gradients, and of terms and measures, over micro-batches of ``images`` (A, m, …).
 
-    ``micro_batch(params, stats, index, images) -> (terms, stats)``; the loss is the sum of its
-    terms, and the statistics go from each micro-batch to the next. ``unroll`` writes them out one
-    after the other instead of in a loop.
+    ``micro_batch(params, stats, index, images)`` is what comes of one. ``unroll`` writes them out
+    one after the other instead of in a loop.
     """
     count = images.shape[0]
 
     def loss_fn(params: Params, stats: Params, micro: jax.Array, images: jax.Array):
-        terms, stats = micro_batch(params, stats, micro, images)
-        return sum(terms.values()), (terms, stats)
+        terms, measures, stats = micro_batch(params, stats, micro, images)
+        return sum(terms.values()), ({**terms, **measures}, stats)
 
     def body(carry: tuple[Params, Params], micro_and_images: tuple[jax.Array, jax.Array]):
         total, stats = carry
@@ -49,11 +60,20 @@ def accumulate(
 
 
 def apply_updates(
-    tx: optax.GradientTransformation, grads: Params, opt: optax.OptState, params: Params
-) -> tuple[Params, optax.OptState]:
-    """New parameters and optimizer state from the gradients' mean over devices."""
-    updates, opt = tx.update(jax.lax.pmean(grads, AXIS), opt, params)
-    return optax.apply_updates(params, updates), opt
+    tx: optax.GradientTransformation,
+    grads: Params,
+    opt: optax.OptState,
+    params: Params,
+    rate: jax.Array | float,
+) -> tuple[Params, optax.OptState, jax.Array]:
+    """New parameters and optimizer state from the gradients' mean over devices, and its norm ().
+
+    ``rate`` multiplies the update.
+    """
+    grads = jax.lax.pmean(grads, AXIS)
+    updates, opt = tx.update(grads, opt, params)
+    params = optax.apply_updates(params, jax.tree.map(lambda u: u * rate, updates))
+    return params, opt, optax.tree.norm(grads)
 
 
 def _unrolled_scan(body: Callable, carry: Params, xs: Params) -> tuple[Params, Params]:

@@ -1,4 +1,8 @@
-"""Optimizers by name; a new one is a function and one line in ``OPTIMIZERS``."""
+"""Optimizers by name; a new one is a function and one line in ``OPTIMIZERS``.
+
+What an optimizer's update is multiplied by in the course of a run is apart from it, so that its
+state is the same with and without.
+"""
 
 from collections.abc import Callable, Collection
 from typing import NamedTuple
@@ -83,6 +87,27 @@ def freezing(
         return still(updates), state
 
     return optax.GradientTransformation(optimizer.init, update)
+
+
+def rate_factor(
+    finished: jax.Array, num_steps: int, warmup: int, decay: float
+) -> jax.Array | float:
+    """What the learning rates are multiplied by in the next update: float32 (), 0 to 1.
+
+    Args:
+      finished: int32 (), updates before it.
+      num_steps: updates of the whole run.
+      warmup: updates in which it grows linearly to 1; 0: none.
+      decay: share of the run, at its end, in which it falls to 0 as half a cosine (Loshchilov and
+        Hutter 2017, arXiv:1608.03983); 0: none.
+    """
+    factor = 1.0
+    if warmup:
+        factor = jnp.minimum((finished + 1) / warmup, 1)
+    if decay:
+        left = (num_steps - finished) / (decay * num_steps)
+        factor *= (1 - jnp.cos(jnp.pi * jnp.clip(left, 0, 1))) / 2
+    return factor
 
 
 OPTIMIZERS: dict[str, Callable[[float, float, float], optax.GradientTransformation]] = {

@@ -1,5 +1,7 @@
 """From settings to what the step takes: its recipe, and how its images are laid out."""
 
+import dataclasses
+
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -9,7 +11,47 @@ from lwgan.models.build import CHANNELS
 from lwgan.training.augment import prob_for
 from lwgan.training.devices import precision_of
 from lwgan.training.losses import LOSSES
-from lwgan.training.step import Recipe
+from lwgan.training.optimizers import rate_factor
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """All the settings that the step depends on, as plain values."""
+
+    seed: int
+    # Real images that the discriminator sees in one step, over all devices.
+    batch_size: int
+    # A name in step.MATMUL_PRECISIONS.
+    precision: str
+    # A name in LOSSES.
+    loss: str
+    gp_weight: float
+    # Steps.
+    gp_every: int
+    aux_weight: float
+    augment_types: tuple[str, ...]
+    augment_prob: float | jax.Array
+    # Of the adaptive probability: the reals' mean sign, and images in which it may go from 0 to 1.
+    augment_target: float
+    augment_adapt_over: float
+    # Else one coin for the whole micro-batch, as in lightweight-gan.
+    augment_per_example: bool
+    hflip: bool
+    # Steps: of the whole run, and of the warm-up of the learning rates.
+    num_steps: int
+    warmup: int
+    # Share of the run in which they fall.
+    decay: float
+    # A name in EMA_DECAYS.
+    ema_schedule: str
+    # Images.
+    ema_half_life: float
+    # Micro-batches in line, for XLA's CPU convolutions crawl inside a loop (jax#12868).
+    unroll: bool
+
+    def rate(self, finished: jax.Array) -> jax.Array | float:
+        """What the learning rates are multiplied by after so many updates: int32 ()."""
+        return rate_factor(finished, self.num_steps, self.warmup, self.decay)
 
 
 def recipe_of(config: ConfigDict, num_images: int) -> Recipe:
@@ -25,8 +67,13 @@ def recipe_of(config: ConfigDict, num_images: int) -> Recipe:
         aux_weight=config.loss.aux_weight,
         augment_types=tuple(config.augment.types),
         augment_prob=prob if prob >= 0 else prob_for(num_images),
+        augment_target=config.augment.target,
+        augment_adapt_over=1000 * config.augment.adapt_over,
         augment_per_example=config.augment.per_example,
         hflip=config.augment.hflip,
+        num_steps=config.train.num_steps,
+        warmup=config.optim.warmup,
+        decay=config.optim.decay,
         ema_schedule=config.ema.schedule,
         ema_half_life=1000 * config.ema.half_life,
         unroll=jax.default_backend() == "cpu" or config.train.grad_accum == 1,

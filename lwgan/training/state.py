@@ -15,6 +15,7 @@ from lwgan.models.build import COMPUTE_DTYPES, Params, build_discriminator, buil
 from lwgan.models.discriminator import blocks
 from lwgan.models.generator import draw_noise
 from lwgan.models.placement import whole_here
+from lwgan.training.augment import Adaptive
 from lwgan.training.devices import precision_of
 from lwgan.training.optimizers import OPTIMIZERS, freezing
 
@@ -27,6 +28,8 @@ class Gan:
     discriminator: nn.Module
     g_tx: optax.GradientTransformation
     d_tx: optax.GradientTransformation
+    # The probability of augmentation before the first step, if it is adaptive.
+    first_prob: float | None = None
 
 
 @flax.struct.dataclass
@@ -47,6 +50,8 @@ class TrainState:
     ema_stats: Params
     g_opt: optax.OptState
     d_opt: optax.OptState
+    # None where the probability of augmentation stays.
+    adaptive: Adaptive | None = None
 
 
 def build_gan(config: ConfigDict) -> Gan:
@@ -61,6 +66,7 @@ def build_gan(config: ConfigDict) -> Gan:
         build_discriminator(config, dtype),
         optimizer(optim.learning_rate, optim.b1, optim.b2),
         freezing(d_optimizer, set(frozen)),
+        max(0.0, config.augment.prob) if config.augment.target else None,
     )
 
 
@@ -104,6 +110,7 @@ def new_state(
         ema_stats=jax.tree.map(jnp.copy, ema_generator["batch_stats"]),
         g_opt=gan.g_tx.init(g_params),
         d_opt=gan.d_tx.init(d_params),
+        adaptive=None if gan.first_prob is None else Adaptive.start(gan.first_prob),
     )
 
 

@@ -15,44 +15,17 @@ from lwgan.models.build import Params
 from lwgan.models.discriminator import DiscriminatorOutput, take_quadrant
 from lwgan.models.generator import draw_noise
 from lwgan.models.placement import AXIS
-from lwgan.training.augment import augment_images
+from lwgan.training.augment import adapt, augment_images
 from lwgan.training.ema import EMA_DECAYS, mix
-from lwgan.training.gradients import Terms, accumulate, apply_updates
+from lwgan.training.gradients import Outcome, Terms, accumulate, apply_updates
 from lwgan.training.losses import LOSSES, gradient_penalty, reconstruction
+from lwgan.training.recipes import Recipe
 from lwgan.training.state import Gan, TrainState
 
 # The compiled update of one kind of step: of the state, the images and ``augment_prob``.
 Program = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Terms]]
 
 MATMUL_PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "highest"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """All the settings that the step depends on, as plain values."""
-
-    seed: int
-    # Real images that the discriminator sees in one step, over all devices.
-    batch_size: int
-    # A name in MATMUL_PRECISIONS.
-    precision: str
-    # A name in LOSSES.
-    loss: str
-    gp_weight: float
-    # Steps.
-    gp_every: int
-    aux_weight: float
-    augment_types: tuple[str, ...]
-    augment_prob: float | jax.Array
-    # Else one coin for the whole micro-batch, as in lightweight-gan.
-    augment_per_example: bool
-    hflip: bool
-    # A name in EMA_DECAYS.
-    ema_schedule: str
-    # Images.
-    ema_half_life: float
-    # Micro-batches in line, for XLA's CPU convolutions crawl inside a loop (jax#12868).
-    unroll: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +84,8 @@ def update_networks(
     with jax.default_matmul_precision(MATMUL_PRECISIONS[recipe.precision]):
         images = images.astype(jnp.float32) / 255
         keys = StepKeys.of(recipe, state, images.shape[2])
+        if state.adaptive is not None:
+            recipe = dataclasses.replace(recipe, augment_prob=state.adaptive.prob)
         state, d_terms = discriminator_step(
             gan, recipe, state, images[0], keys, with_penalty=with_penalty
         )
@@ -118,7 +93,13 @@ def update_networks(
         state = average_generator(recipe, state)
     terms = {f"d/{name}": term for name, term in d_terms.items()}
     terms |= {f"g/{name}": term for name, term in g_terms.items()}
-    return state.replace(step=state.step + 1), jax.lax.pmean(terms, AXIS)
+    terms = jax.lax.pmean(terms, AXIS)
+    if state.adaptive is not None:
+        pace = recipe.batch_size / recipe.augment_adapt_over
+        adaptive = adapt(state.adaptive, terms["d/sign_of_reals"], recipe.augment_target, pace)
+        state = state.replace(adaptive=adaptive)
+        terms["d/augment_prob"] = adaptive.prob
+    return state.replace(step=state.step + 1), terms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,12 +177,18 @@ def discriminator_step(
         if with_penalty:
             penalty = gradient_penalty(judged_real.gradient, judged_fake.gradient)
             terms["penalty"] = recipe.gp_weight * penalty
-        return terms, g_stats
+        signs = {
+            "sign_of_reals": jnp.sign(loss.real_sign * judged_real.output.logits).mean(),
+            "sign_of_fakes": jnp.sign(loss.real_sign * judged_fake.output.logits).mean(),
+        }
+        return Outcome(terms, signs, g_stats)
 
     grads, terms, g_stats = accumulate(
         micro_batch, state.d_params, state.g_stats, real, unroll=recipe.unroll
     )
-    d_params, d_opt = apply_updates(gan.d_tx, grads, state.d_opt, state.d_params)
+    d_params, d_opt, terms["grad_norm"] = apply_updates(
+        gan.d_tx, grads, state.d_opt, state.d_params, recipe.rate(state.step)
+    )
     return state.replace(d_params=d_params, d_opt=d_opt, g_stats=g_stats), terms
 
 
@@ -226,12 +213,15 @@ def generator_step(
             real_keys = keys.of_examples(Draw.G_REAL_AUGMENT, micro)
             real_coins = keys.of_coins(Draw.G_REAL_COIN, micro)
             real_output = judge(view(recipe, images, real_keys, real_coins, real=True))
-        return adversarial_terms(loss.generator, real_output, fake_output), g_stats
+        terms = adversarial_terms(loss.generator, real_output, fake_output)
+        return Outcome(terms, {}, g_stats)
 
     grads, terms, g_stats = accumulate(
         micro_batch, state.g_params, state.g_stats, real, unroll=recipe.unroll
     )
-    g_params, g_opt = apply_updates(gan.g_tx, grads, state.g_opt, state.g_params)
+    g_params, g_opt, terms["grad_norm"] = apply_updates(
+        gan.g_tx, grads, state.g_opt, state.g_params, recipe.rate(state.step)
+    )
     return state.replace(g_params=g_params, g_opt=g_opt, g_stats=g_stats), terms
 
 

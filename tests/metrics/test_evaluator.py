@@ -5,6 +5,8 @@ import pytest
 
 from lwgan.metrics import evaluator
 from lwgan.metrics.evaluator import build_evaluator, way_of_settings
+from lwgan.metrics.extraction import Extracted
+from lwgan.metrics.figures import measure
 from lwgan.metrics.realness import Critic
 from lwgan.metrics.records import WAY
 from lwgan.sampling.sampler import Sampler
@@ -17,6 +19,9 @@ class Means(Averages):
     """Named as one of the real ones, for settings to allow it."""
 
     name, fingerprint = "efficientnet_lite0", "means"
+
+    def __call__(self, batches):
+        return np.concatenate([output.features for output in self.outputs(batches)])
 
 
 @pytest.fixture
@@ -43,9 +48,29 @@ def test_a_record_says_how_it_was_measured(session):
     assert {name: record[name] for name in WAY} == own.way and record["step"] == 7
     expected = way_of_settings(session.config, session.dataset)
     assert {name: own.way[name] for name in own.way if name != "weights"} == expected
-    assert (record["num_reals"], record["num_held_out"]) == (40, len(session.held_out))
+    counts = len(session.dataset.names) - len(session.held_out), len(session.held_out)
+    assert (record["num_reals"], record["num_held_out"]) == counts
     other, _ = own.measure(sampler, 7, seed=3)
     assert other["seed"] == 3 and other["kid"] != record["kid"]
+
+
+@pytest.mark.parametrize("hflip", [True, False])
+def test_distances_are_to_images_and_mirror_images_where_both_are_learnt(session, hflip):
+    """Neighbours are counted among the images alone."""
+    session.config.augment.hflip = hflip
+    own = build_evaluator(session.config, session.dataset)
+    record, samples = own.measure(sampler_of(session)[1], 7)
+    indices = own.training.indices
+    images = np.stack([session.dataset.centre(index) for index in indices])
+    plain, mirrored = (
+        Means()([images[first : first + 4, :, ::turn] for first in range(0, len(images), 4)])
+        for turn in (1, -1)
+    )
+    learnt = Extracted(np.concatenate([plain, mirrored]) if hflip else plain)
+    expected = measure(samples, learnt, ("fid", "kid")) | measure(samples, Extracted(plain), ["pr"])
+    assert {name: record[name] for name in expected} == pytest.approx(expected)
+    assert record["mirrored"] == hflip and record["num_reals"] == len(indices) > 40
+    np.testing.assert_allclose(own.mirrored.features, mirrored, rtol=1e-6)
 
 
 def test_the_discriminator_is_asked_about_images_drawn_evenly(session, monkeypatch):

@@ -10,7 +10,6 @@ from lwgan.data import decode
 from lwgan.data.cache import load_dataset
 from lwgan.data.sources import open_source
 from lwgan.metrics import neighbours
-from lwgan.metrics.evaluator import select_reals
 from lwgan.metrics.extraction import Extracted, extract_dataset, extract_once
 from lwgan.metrics.figures import measure
 from lwgan.metrics.networks.features import Features, open_features
@@ -78,14 +77,6 @@ def test_real_images_in_three_channels(mode, mirrored):
     expected = decode.to_rgb(np.stack([kept.centre(index) for index in indices]), "black")
     expected = expected[:, :, ::-1] if mirrored else expected
     np.testing.assert_array_equal(network.seen, expected)
-
-
-def test_chosen_images_are_always_the_same_ones():
-    assert list(select_reals(5, 9)) == list(select_reals(5, 5)) == list(range(5))
-    chosen = select_reals(1000, 100)
-    assert len(set(chosen)) == 100 and list(chosen) == sorted(chosen)
-    np.testing.assert_array_equal(chosen, select_reals(1000, 100))
-    assert 300 < chosen.mean() < 700
 
 
 def test_what_was_seen_is_kept_by_all_that_it_depends_on(cache):

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from lwgan.training.optimizers import OPTIMIZERS, freezing
+from lwgan.training.optimizers import OPTIMIZERS, freezing, rate_factor
 
 B1, B2, RATE = 0.5, 0.9, 1e-2
 
@@ -64,3 +64,17 @@ def test_frozen_modules_do_not_move_on_what_was_before(name):
     jax.tree.map(np.testing.assert_array_equal, after, expected)
     thawed, _ = freezing(optimizer, set()).update(grads, after, params)
     assert thawed["a"]["kernel"].all() and np.isfinite(thawed["a"]["kernel"]).all()
+
+
+def test_the_rate_falls_as_half_a_cosine_over_the_last_part():
+    expected = optax.join_schedules([lambda _: 1.0, optax.cosine_decay_schedule(1.0, 40)], [60])
+    found = [
+        float(rate_factor(jnp.int32(t), num_steps=100, warmup=0, decay=0.4)) for t in range(120)
+    ]
+    np.testing.assert_allclose(found, [expected(t) for t in range(120)], atol=1e-6)
+    assert 0 < found[99] < 0.01 and found[100] == 0
+
+
+def test_the_rate_grows_in_the_first_updates():
+    found = [float(rate_factor(jnp.int32(t), 100, warmup=4, decay=0.0)) for t in range(6)]
+    assert found == [0.25, 0.5, 0.75, 1, 1, 1]

@@ -11,6 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 from lwgan.keys import Draw, draw_latents
 from lwgan.models.generator import draw_noise
 from lwgan.models.placement import AXIS
+from lwgan.training.augment import Adaptive
 from lwgan.training.ema import ramp_decay, reference_decay
 from lwgan.training.losses import gradient_penalty
 from lwgan.training.state import on_devices
@@ -156,6 +157,59 @@ def test_the_body_runs_under_shard_map_too():
     for name in terms:
         assert terms[name] == pytest.approx(same_terms[name], rel=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), new_state, same_state)
+
+
+def test_both_networks_move_at_the_rate_of_their_step():
+    """In warm-up a tenth as far; not at all where the rate has come down to zero."""
+    networks, state = small()
+
+    def moved(finished, **schedule):
+        recipe = dataclasses.replace(tiny.RECIPE, gp_weight=0.0, **schedule)
+        before = state.replace(step=np.int32(finished))
+        after, _ = jax.device_get(make_update(networks, recipe)(2, before, tiny.images(1)))
+        names = ("d_params", "g_params")
+        return [
+            jax.tree.map(np.subtract, getattr(after, name), getattr(state, name)) for name in names
+        ]
+
+    (whole, _), (slow, _) = moved(0), moved(0, warmup=10)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 10 * b, atol=1e-5), whole, slow)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(moved(1000, decay=1.0)))
+
+
+def test_the_probability_follows_the_signs_of_the_reals():
+    """Up while reals are told from fakes, and down below the target; the next step draws by it."""
+    networks, state = small()
+    recipe = dataclasses.replace(
+        tiny.RECIPE, gp_weight=0.0, augment_target=0.6, augment_adapt_over=80.0
+    )
+    advance = make_update(networks, recipe)
+    for sign, expected in ((1.0, 0.6), (-1.0, 0.4)):
+        before = state.replace(adaptive=Adaptive(np.float32(0.5), np.float32(2.5 * sign)))
+        after, terms = jax.device_get(advance(2, before, tiny.images(1)))
+        assert after.adaptive.prob == pytest.approx(expected) == terms["d/augment_prob"]
+        smoothed = 0.75 * 2.5 * sign + 0.25 * terms["d/sign_of_reals"]
+        assert after.adaptive.sign == pytest.approx(smoothed, abs=1e-6)
+    always, never = (
+        advance(2, state.replace(adaptive=Adaptive(np.float32(prob), np.float32(0))), images)[1]
+        for prob, images in ((1, tiny.images(1)), (0, tiny.images(1)))
+    )
+    fixed = dataclasses.replace(recipe, augment_target=0.0, augment_prob=0.0)
+    _, plain = make_update(networks, fixed)(2, state, tiny.images(1))
+    assert float(never["d/adversarial"]) == pytest.approx(float(plain["d/adversarial"]), rel=1e-6)
+    assert float(always["d/adversarial"]) != pytest.approx(float(plain["d/adversarial"]), rel=1e-6)
+
+
+def test_signs_say_whether_reals_and_fakes_are_told_apart():
+    """Of a discriminator whose logits are all of one sign, as its loss is meant."""
+    networks, state = small()
+    for kind, real_sign in (("hinge", -1), ("dual_contrastive", 1)):
+        recipe = dataclasses.replace(tiny.RECIPE, gp_weight=0.0, loss=kind)
+        d_params = jax.tree.map(np.zeros_like, state.d_params)
+        d_params["logits"]["bias"] = np.ones_like(d_params["logits"]["bias"])
+        images = tiny.images(1, batches=2 if kind == "dual_contrastive" else 1)
+        _, terms = make_update(networks, recipe)(2, state.replace(d_params=d_params), images)
+        assert terms["d/sign_of_reals"] == terms["d/sign_of_fakes"] == real_sign
 
 
 def test_bfloat16_comes_near_to_float32():

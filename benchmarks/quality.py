@@ -1,0 +1,233 @@
+"""What a change of settings does to the samples: trained runs, measured and drawn side by side.
+
+    python benchmarks/quality.py --out=quality                       # an hour on two cores
+    python benchmarks/quality.py --out=quality --variants=default,reference --minutes=10
+    python benchmarks/quality.py --out=quality --config=configs/small.py --set=data.path=~/photos
+
+Each variant is a config with a few other settings, trained with each seed for as many images, or
+for as many minutes as its own steps take. The samples are measured in features that no run trains
+with or is chosen by. A line of OUT/results.jsonl says what came out; runs that are in it are left
+out, runs that were stopped go on. Then come OUT/table.md, means over seeds with their standard
+deviations, and OUT/grids.png, a row of samples for each variant.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import multiprocessing
+import pathlib
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+_OUT = flags.DEFINE_string("out", None, "A directory for results and runs.", required=True)
+_CONFIG = flags.DEFINE_string("config", "configs/quickstart.py", "Where the variants begin.")
+_SET = flags.DEFINE_multi_string("set", [], "Settings of all variants, such as data.subset=all.")
+_VARIANTS = flags.DEFINE_list("variants", None, "Their names; all by default.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the runs.")
+_IMAGES = flags.DEFINE_integer("images", 40_000, "Real images that a run sees.", lower_bound=1000)
+_MINUTES = flags.DEFINE_float("minutes", None, "Minutes of steps, instead of a number of images.")
+_FEATURES = flags.DEFINE_string("features", "efficientnet_lite2", "Of the figures.")
+_SAMPLES = flags.DEFINE_integer("samples", 512, "That are measured.", lower_bound=64)
+
+# Settings that differ from the config's, by the name of the variant. A later release's defaults are
+# measured beside what they were before.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+}
+FIGURES = ("kid", "fid", "precision", "recall", "copies", "distance")
+COLUMNS = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run, and how it is measured."""
+
+    variant: str
+    seed: int
+    config: str
+    # Of all variants, ``name=value``.
+    common: tuple[str, ...]
+    # Real images; with ``minutes``, as many as they are enough for.
+    images: int
+    minutes: float | None
+    features: str
+    samples: int
+
+    @property
+    def name(self) -> str:
+        """Of its directory."""
+        length = f"{self.minutes:g}min" if self.minutes else f"{self.images}"
+        parts = [pathlib.Path(self.config).stem, *self.common, self.variant, length, str(self.seed)]
+        return "-".join(part.replace("/", "_") for part in parts)
+
+
+def settings_of(job: Job) -> Any:
+    """The config of a job, but for how long it trains."""
+    spec = importlib.util.spec_from_file_location("quality_config", job.config)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    given = dict(setting.split("=", 1) for setting in job.common)
+    for name, value in (given | VARIANTS[job.variant]).items():
+        group, own = name.split(".")
+        kind = type(config[group][own])
+        is_text = isinstance(value, str) and kind is not str
+        config[group][own] = kind(json.loads(value)) if is_text else value
+    config.train.seed = job.seed
+    config.sample.every = config.eval.every = 0
+    config.track.aim = False
+    config.eval.features = job.features
+    config.eval.num_images = job.samples
+    return config
+
+
+def seconds_of_a_step(config: Any) -> float:
+    """Mean over a cycle of the penalty, of the medians of both kinds of step, when compiled."""
+    import jax
+
+    from lwgan.training.recipes import images_shape, recipe_of
+    from lwgan.training.state import build_gan, first_state, on_devices
+    from lwgan.training.step import make_update
+
+    gan = build_gan(config)
+    update = make_update(gan, recipe_of(config, num_images=1000))
+    state = on_devices(first_state(gan, 0))
+    shape = images_shape(config)
+    images = np.random.default_rng(0).integers(0, 256, shape.shape, np.uint8)
+    total = 0.0
+    for program, share in update.programs().values():
+        seconds = []
+        for _ in range(9):
+            start = time.perf_counter()
+            state, terms = program(state, images, update.augment_prob)
+            jax.block_until_ready((state, terms))
+            seconds.append(time.perf_counter() - start)
+        total += share * float(np.median(seconds[1:]))
+    return total
+
+
+def work(job: Job, out: str) -> dict[str, Any]:
+    """Trains, or goes on training, and measures; called in a process of its own."""
+    import lwgan
+    from lwgan.data.cache import load_dataset
+    from lwgan.data.sources import open_source
+    from lwgan.metrics.evaluator import build_evaluator
+    from lwgan.runs.directory import read_run
+    from lwgan.sampling.image_files import save_image
+    from lwgan.sampling.sheets import make_grid
+    from lwgan.sampling.trained import load_step
+    from tests.distance import sliced_wasserstein
+
+    config, workdir = settings_of(job), pathlib.Path(out, "runs", job.name)
+    batch = config.train.batch_size
+    seconds = seconds_of_a_step(config)
+    if workdir.exists():
+        config.train.num_steps = json.loads((workdir / "config.json").read_text())["train"][
+            "num_steps"
+        ]
+    else:
+        steps = 60 * job.minutes / seconds if job.minutes else job.images / batch
+        config.train.num_steps = round(steps)
+    config.checkpoint.every = max(1, config.train.num_steps // 4)
+    state = lwgan.train(config, str(workdir))
+    run = read_run(workdir)
+    dataset = load_dataset(open_source(config.data), config.data)
+    evaluator = build_evaluator(config, dataset)
+    reals = np.stack([dataset.centre(i) for i in evaluator.training.indices]) / 255
+    result = dataclasses.asdict(job) | {
+        "steps": int(state.step),
+        "images": int(state.step) * batch,
+        "seconds_of_a_step": round(seconds, 4),
+    }
+    for weights in ("ema", "raw"):
+        sampler = load_step(run, int(state.step), weights)
+        found = evaluator.measure(sampler, int(state.step), weights=weights, seed=0)
+        images = sampler.sample(0, job.samples)
+        figures = {name: value for name, value in found.record.items() if name in FIGURES}
+        figures["copies"] = evaluator.find_copies(found.samples).copies
+        figures["distance"] = sliced_wasserstein(images / 255, reals)
+        result[weights] = figures
+    grid = workdir / "grid.png"
+    grid.unlink(missing_ok=True)
+    save_image(grid, make_grid(load_step(run, int(state.step), "ema").sample(0, 96), COLUMNS))
+    return result
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Means over seeds with standard deviations, a line for each variant, of the EMA generator."""
+    lines = [
+        "| variant | runs | images | ms a step | " + " | ".join(FIGURES) + " | live: kid |",
+        "|---" * (5 + len(FIGURES)) + "|",
+    ]
+    for variant in dict.fromkeys(result["variant"] for result in results):
+        own = [result for result in results if result["variant"] == variant]
+
+        def cell(weights: str, figure: str, own: list = own) -> str:
+            values = [result[weights][figure] for result in own]
+            spread = f" ± {np.std(values, ddof=1):.3g}" if len(values) > 1 else ""
+            return f"{np.mean(values):.3g}{spread}"
+
+        images = np.mean([result["images"] for result in own])
+        milliseconds = 1000 * np.mean([result["seconds_of_a_step"] for result in own])
+        cells = [variant, len(own), f"{images:,.0f}", f"{milliseconds:.0f}"]
+        cells += [*(cell("ema", figure) for figure in FIGURES), cell("raw", "kid")]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str]) -> None:
+    """Trains what is missing; writes the table and the picture."""
+    del argv
+    from PIL import Image
+
+    from lwgan.sampling.image_files import save_image
+    from lwgan.sampling.sheets import make_sheet
+
+    out = pathlib.Path(_OUT.value)
+    out.mkdir(parents=True, exist_ok=True)
+    common = (
+        str(pathlib.Path(_CONFIG.value).resolve()),
+        tuple(_SET.value),
+        _IMAGES.value,
+        _MINUTES.value,
+        _FEATURES.value,
+        _SAMPLES.value,
+    )
+    jobs = [
+        Job(variant, int(seed), *common)
+        for seed in _SEEDS.value
+        for variant in _VARIANTS.value or VARIANTS
+    ]
+    file = out / "results.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    results = {result.pop("name"): result for result in map(json.loads, lines)}
+    for job in jobs:
+        if job.name not in results:
+            # Its memory and its threads end with it.
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                results[job.name] = pool.apply(work, (job, str(out)))
+            with file.open("a") as opened:
+                opened.write(json.dumps({"name": job.name, **results[job.name]}) + "\n")
+            print(job.name, json.dumps(results[job.name]["ema"]), flush=True)
+    text = table([results[job.name] for job in jobs])
+    (out / "table.md").write_text(text)
+    print(text)
+    rows = {}
+    for job in jobs:
+        with Image.open(out / "runs" / job.name / "grid.png") as grid:
+            # Without the border: the first row of the grid.
+            side = grid.width // COLUMNS
+            row = [np.asarray(grid)[2:side, 2 + i * side : (i + 1) * side] for i in range(COLUMNS)]
+        rows[f"{job.variant}, seed {job.seed}"] = np.stack(row)
+    (out / "grids.png").unlink(missing_ok=True)
+    save_image(out / "grids.png", make_sheet(rows))
+
+
+if __name__ == "__main__":
+    app.run(main)
