@@ -37,6 +37,7 @@ FIXED_SETTINGS = {
     "attn_heads": 8,
     "attn_head_dim": 64,
     "icnr_init": False,
+    "output": "linear",
     "side_channels": 64,
     "side_attention": True,
     "recon_size": 128,

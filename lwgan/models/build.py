@@ -34,6 +34,7 @@ def build_generator(config: ConfigDict, dtype: jnp.dtype = jnp.float32) -> Gener
         freq_chan_attn=model.freq_chan_attn,
         antialias=model.antialias,
         icnr_init=model.icnr_init,
+        output=model.output,
         remat=model.remat,
         axis_name=AXIS,
         dtype=dtype,

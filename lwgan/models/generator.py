@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -22,6 +23,13 @@ from lwgan.models.layers import (
 # Skip-layer excitation: the features at the first size gate those at the second (in pixels).
 EXCITATIONS = {16: 128, 32: 256, 64: 512, 128: 1024}
 
+# What the last layer's values become: with "tanh" (FastGAN, arXiv:2101.04775) nothing is outside of
+# [0, 1], and plain white needs no exact value.
+OUTPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "linear": lambda x: x,
+    "tanh": lambda x: (1 + jnp.tanh(x)) / 2,
+}
+
 
 def noise_sizes(image_size: int) -> tuple[int, ...]:
     """The sizes in pixels at which the generator adds noise, 8 to ``image_size``."""
@@ -41,7 +49,8 @@ def draw_noise(keys: jax.Array, image_size: int) -> tuple[jax.Array, ...]:
 class Generator(nn.Module):
     """Latents (B, latent_dim) and noise -> float32 images (B, image_size, image_size, channels).
 
-    The images are meant for [0, 1] and not bounded. ``noise`` is what ``draw_noise`` returns.
+    The images are meant for [0, 1], and bounded if ``output``, a name in ``OUTPUTS``, bounds them.
+    ``noise`` is what ``draw_noise`` returns.
     A layer that puts out S pixels has ``2**(fmap_inverse_coef + 1) / S`` channels, at most
     ``fmap_max``; from 512 px on it has ``min_channels`` (negative: the image's, and at least 3).
     Collection ``batch_stats`` holds the running statistics, written when ``train``.
@@ -59,6 +68,7 @@ class Generator(nn.Module):
     freq_chan_attn: bool
     antialias: bool
     icnr_init: bool
+    output: str
     # Compute activations again in the backward pass instead of keeping them.
     remat: bool = False
     axis_name: str | None = None
@@ -106,7 +116,7 @@ class Generator(nn.Module):
             if size in gates:
                 x = x * gates[size]
         x = Conv(self.channels, 3, padding=1, dtype=self.dtype, name="out")(x)
-        return x.astype(jnp.float32)
+        return OUTPUTS[self.output](x.astype(jnp.float32))
 
 
 class Initial(nn.Module):

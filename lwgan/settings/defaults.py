@@ -103,6 +103,9 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         ),
         "antialias": Setting(False, "blur before each change of size", fixed=True),
         "icnr_init": Setting(True, "upsampling starts free of checkerboards", fixed=True),
+        "output": Setting(
+            "linear", "the generator's last layer, or tanh: no value outside of [0, 1]", fixed=True
+        ),
         "disc_output_size": Setting(
             1, "1 logit for an image, or 5 for 5×5: art rather than faces", one_of(1, 5), fixed=True
         ),

@@ -22,7 +22,7 @@ ADDED = {
         "resize": "clean",
         "background": "white",
     },
-    "model": {"remat": False},
+    "model": {"remat": False, "output": "linear"},
     "optim": {"freeze_d": 0, "warmup": 0, "decay": 0.0},
     "sample": {"format": "png"},
     "train": {"max_recoveries": 3},

@@ -13,7 +13,7 @@ from lwgan.metrics.figures import METRICS
 from lwgan.metrics.networks.features import FEATURES
 from lwgan.metrics.networks.resize import RESIZES
 from lwgan.models.discriminator import blocks
-from lwgan.models.generator import EXCITATIONS
+from lwgan.models.generator import EXCITATIONS, OUTPUTS
 from lwgan.runs.files import local_path
 from lwgan.settings.checks import require_types_and_ranges
 from lwgan.settings.defaults import default_config, flatten, reference_config
@@ -26,6 +26,7 @@ from lwgan.training.optimizers import OPTIMIZERS
 NAMES = {
     "data.source": SOURCES,
     "data.subset": SUBSETS,
+    "model.output": OUTPUTS,
     "loss.kind": LOSSES,
     "augment.types": AUGMENTATIONS,
     "optim.name": OPTIMIZERS,

@@ -64,6 +64,7 @@ OPTIONS = {
     "min_channels": {"model__min_channels": 8},
     "side": {"model__side_channels": 16, "model__side_attention": False},
     "recon": {"model__recon_size": 64},
+    "tanh": {"model__output": "tanh"},
 }
 
 
@@ -298,3 +299,18 @@ def test_noise_enters_each_layer_by_its_gain():
     zero, one = jnp.zeros(1), jnp.ones(1)
     np.testing.assert_array_equal(images(zero, 0), images(zero, 1))
     assert np.abs(images(one, 0) - images(one, 1)).max() > 1e-3
+
+
+def test_tanh_bounds_the_last_layer():
+    """The last layer's values, by the inverse function, are those that the linear one puts out."""
+    images = {}
+    for output in ("linear", "tanh"):
+        gan = tiny.gan(model__output=output)
+        first = jax.jit(lambda gan=gan: init_state(gan, 0))()
+        params = {**first.g_params, "out": jax.tree.map(lambda x: 20 * x, first.g_params["out"])}
+        latents, noise = jnp.ones((2, 8)), draw_noise(jax.random.split(jax.random.key(0), 2), 32)
+        variables = {"params": params, "batch_stats": first.g_stats}
+        images[output] = np.asarray(gan.generator.apply(variables, latents, noise, train=False))
+    assert images["linear"].max() > 1.5 and images["linear"].min() < -0.5
+    expected = 1 / (1 + np.exp(-2 * images["linear"].astype(float)))
+    np.testing.assert_allclose(images["tanh"], expected, atol=1e-6)

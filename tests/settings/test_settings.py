@@ -386,6 +386,7 @@ def test_whatever_is_allowed_can_be_built():
         "model__freq_chan_attn": [False, True],
         "model__antialias": [False, True],
         "model__icnr_init": [False, True],
+        "model__output": ["linear", "tanh"],
         "model__disc_output_size": [1, 5],
         "model__side_channels": [0, 2, 3],
         "model__side_attention": [False, True],
