@@ -39,8 +39,10 @@ def _sampler(state: State) -> dict[str, Any]:
 
 
 def _training(state: State) -> dict[str, Any]:
-    names = (field.name for field in dataclasses.fields(state))
-    return {name: getattr(state, name) for name in names if name not in SAMPLER_FIELDS}
+    """All else; what a run does not have (None) is in none of its checkpoints."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    others = {name: value for name, value in fields.items() if name not in SAMPLER_FIELDS}
+    return {name: value for name, value in others.items() if value is not None}
 
 
 class Saver:

@@ -64,6 +64,12 @@ IDLE = (
         "is 0",
         default_too=True,
     ),
+    Idle(("augment.adapt_over",), lambda c: not c.augment.target, "augment.target is 0"),
+    Idle(
+        ("augment.target",),
+        lambda c: c.augment.target and not c.augment.types,
+        "augment.types is ()",
+    ),
     Idle(("data.path",), lambda c: c.data.source in ("tfds", "openmoji"), _SOURCE),
     Idle(
         ("data.name", "data.split", "data.data_dir"),
@@ -109,6 +115,13 @@ def check_settings(config: ConfigDict) -> None:
             config.model.disc_output_size,
             f"{config.loss.kind} compares one logit per image",
             "use 1, or loss.kind=hinge",
+        )
+    if LOSSES[config.loss.kind].compares_images and config.augment.target:
+        raise UserError(
+            "augment.target",
+            config.augment.target,
+            f"{config.loss.kind} compares logits, whose signs mean nothing",
+            "use 0, or loss.kind=hinge",
         )
 
 

@@ -231,6 +231,13 @@ WITHOUT_EFFECT = [
         "is 0",
         {"augment__prob": 0.0},
     ),
+    (("augment.adapt_over", 20.0), {}, "augment.target is 0", {"augment__target": 0.6}),
+    (
+        ("augment.target", 0.6),
+        {"augment__types": ()},
+        "augment.types is ()",
+        {"augment__types": ("cutout",)},
+    ),
     (("data.path", "a"), {"data__source": "openmoji"}, "data.source is openmoji", {}),
     (("data.name", "a"), {}, "data.source is folder", {"data__source": "tfds"}),
     (("data.split", "test"), {}, "data.source is folder", {"data__source": "tfds"}),
@@ -421,6 +428,7 @@ FIXED = {name for name in by_full_name() if name.startswith("model.")} - {"model
     "data.mode",
     "loss.kind",
     "optim.name",
+    "augment.target",
     "train.seed",
 }
 

@@ -75,6 +75,23 @@ def whole(tmp_path_factory):
     return workdir, jax.device_get(last)
 
 
+def test_the_probability_of_augmentation_goes_on_exactly(tmp_path):
+    """It is part of the state: two and two steps are four, to the bit."""
+    settings = tiny.config(
+        augment__target=0.6,
+        augment__adapt_over=0.05,
+        checkpoint__every=2,
+        sample__every=0,
+    )
+    at_once = jax.device_get(train(settings, tmp_path / "whole"))
+    assert 0 < at_once.adaptive.prob < 0.8 and at_once.adaptive.sign != 0
+    settings.train.num_steps = 2
+    train(settings, tmp_path / "parts")
+    settings.train.num_steps = 4
+    last = jax.device_get(train(settings, tmp_path / "parts"))
+    jax.tree.map(np.testing.assert_array_equal, last, at_once)
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-1])
 
