@@ -116,13 +116,6 @@ def check_settings(config: ConfigDict) -> None:
             f"{config.loss.kind} compares one logit per image",
             "use 1, or loss.kind=hinge",
         )
-    if LOSSES[config.loss.kind].compares_images and config.augment.target:
-        raise UserError(
-            "augment.target",
-            config.augment.target,
-            f"{config.loss.kind} compares logits, whose signs mean nothing",
-            "use 0, or loss.kind=hinge",
-        )
 
 
 def check_devices(config: ConfigDict, devices: int) -> None:

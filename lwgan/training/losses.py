@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.nn import logsumexp, relu
+from jax.nn import logsumexp, relu, softplus
 
 from lwgan.models.layers import resize_nearest
 
@@ -22,6 +22,21 @@ def hinge_generator(real: jax.Array | None, fake: jax.Array) -> jax.Array:
     """The mean of the logits (B, N): the generator wants the low scores of real images."""
     del real
     return fake.mean()
+
+
+def relativistic_discriminator(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """Each fake (B, N) against the real of its place (B, N), which is to score higher.
+
+    The relativistic pairing loss (Jolicoeur-Martineau 2018, arXiv:1807.00734), in the form that
+    R3GAN proves to converge with a zero-centred penalty on both sides (Huang et al. 2024,
+    arXiv:2501.05441).
+    """
+    return softplus(fake - real).mean()
+
+
+def relativistic_generator(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """As the discriminator's, with reals and fakes changing places."""
+    return relativistic_discriminator(fake, real)
 
 
 def dual_contrastive(high: jax.Array, low: jax.Array) -> jax.Array:
@@ -50,8 +65,10 @@ class AdversarialLoss(NamedTuple):
     generator: Callable[[jax.Array | None, jax.Array], jax.Array]
     # Whether the generator's reads a second batch of reals; without, it gets None for them.
     generator_needs_reals: bool
-    # Whether it compares images with each other: there must be one logit for each.
+    # Whether it compares images with all others: there must be one logit for each.
     compares_images: bool
+    # Whether only differences of logits count, and not the logits themselves.
+    relative: bool
     # 1 where the discriminator learns to score reals high, -1 where low.
     real_sign: int
 
@@ -62,13 +79,23 @@ LOSSES = {
         hinge_generator,
         generator_needs_reals=False,
         compares_images=False,
+        relative=False,
         real_sign=-1,
+    ),
+    "relativistic": AdversarialLoss(
+        relativistic_discriminator,
+        relativistic_generator,
+        generator_needs_reals=True,
+        compares_images=False,
+        relative=True,
+        real_sign=1,
     ),
     "dual_contrastive": AdversarialLoss(
         dual_contrastive,
         dual_contrastive_generator,
         generator_needs_reals=True,
         compares_images=True,
+        relative=True,
         real_sign=1,
     ),
 }

@@ -18,7 +18,7 @@ from lwgan.models.placement import AXIS
 from lwgan.training.augment import adapt, augment_images
 from lwgan.training.ema import EMA_DECAYS, mix
 from lwgan.training.gradients import Outcome, Terms, accumulate, apply_updates
-from lwgan.training.losses import LOSSES, gradient_penalty, reconstruction
+from lwgan.training.losses import LOSSES, AdversarialLoss, gradient_penalty, reconstruction
 from lwgan.training.recipes import Recipe
 from lwgan.training.state import Gan, TrainState
 
@@ -177,9 +177,10 @@ def discriminator_step(
         if with_penalty:
             penalty = gradient_penalty(judged_real.gradient, judged_fake.gradient)
             terms["penalty"] = recipe.gp_weight * penalty
+        real_logits, fake_logits = judged_real.output.logits, judged_fake.output.logits
         signs = {
-            "sign_of_reals": jnp.sign(loss.real_sign * judged_real.output.logits).mean(),
-            "sign_of_fakes": jnp.sign(loss.real_sign * judged_fake.output.logits).mean(),
+            "sign_of_reals": mean_sign(loss, real_logits, fake_logits),
+            "sign_of_fakes": mean_sign(loss, fake_logits, real_logits),
         }
         return Outcome(terms, signs, g_stats)
 
@@ -305,6 +306,15 @@ def painted_error(judged: Judged, quadrant: jax.Array) -> jax.Array:
         quarter = take_quadrant(judged.seen, quadrant)
         error += reconstruction(quarter, judged.output.painted_quadrant)
     return error
+
+
+def mean_sign(loss: AdversarialLoss, logits: jax.Array, others: jax.Array) -> jax.Array:
+    """1 where all of ``logits`` (m, N) are those of reals, -1 where of fakes: float32 ().
+
+    Where only differences count, those to ``others`` (m, N): of fakes if these are of reals.
+    """
+    meant = logits - others if loss.relative else logits
+    return jnp.sign(loss.real_sign * meant).mean()
 
 
 def adversarial_terms(

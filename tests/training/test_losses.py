@@ -27,6 +27,16 @@ def test_hinge_is_the_mean_over_logits_with_real_low(shape):
     np.testing.assert_allclose(hinge_generator(None, fake), fake.mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(6, 1), (6, 25)])
+def test_the_relativistic_loss_compares_the_images_of_a_place(shape):
+    real, fake = logits(shape).astype(np.float64), logits(shape).astype(np.float64)
+    loss = LOSSES["relativistic"]
+    expected = np.mean([-np.log(1 / (1 + np.exp(-d))) for d in (real - fake).ravel()])
+    np.testing.assert_allclose(loss.discriminator(real, fake), expected, rtol=1e-6)
+    expected = np.mean([-np.log(1 / (1 + np.exp(-d))) for d in (fake - real).ravel()])
+    np.testing.assert_allclose(loss.generator(real, fake), expected, rtol=1e-6)
+
+
 def test_dual_contrastive_against_a_plain_loop():
     r, f = logits((5, 1)).astype(np.float64), logits((7, 1)).astype(np.float64)
     reals = np.mean([-x + np.log(np.exp(x) + np.exp(f).sum()) for x in r[:, 0]])

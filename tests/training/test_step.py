@@ -13,7 +13,7 @@ from lwgan.models.generator import draw_noise
 from lwgan.models.placement import AXIS
 from lwgan.training.augment import Adaptive
 from lwgan.training.ema import ramp_decay, reference_decay
-from lwgan.training.losses import gradient_penalty
+from lwgan.training.losses import LOSSES, gradient_penalty
 from lwgan.training.state import on_devices
 from lwgan.training.step import (
     StepKeys,
@@ -23,6 +23,7 @@ from lwgan.training.step import (
     generator_step,
     judge_images,
     make_update,
+    mean_sign,
     update_networks,
 )
 from tests import tiny
@@ -201,15 +202,12 @@ def test_the_probability_follows_the_signs_of_the_reals():
 
 
 def test_signs_say_whether_reals_and_fakes_are_told_apart():
-    """Of a discriminator whose logits are all of one sign, as its loss is meant."""
-    networks, state = small()
-    for kind, real_sign in (("hinge", -1), ("dual_contrastive", 1)):
-        recipe = dataclasses.replace(tiny.RECIPE, gp_weight=0.0, loss=kind)
-        d_params = jax.tree.map(np.zeros_like, state.d_params)
-        d_params["logits"]["bias"] = np.ones_like(d_params["logits"]["bias"])
-        images = tiny.images(1, batches=2 if kind == "dual_contrastive" else 1)
-        _, terms = make_update(networks, recipe)(2, state.replace(d_params=d_params), images)
-        assert terms["d/sign_of_reals"] == terms["d/sign_of_fakes"] == real_sign
+    """As the loss means the logits, and where it means none, as they lie to each other."""
+    high, low = jnp.array([[2.0], [3.0], [1.0], [5.0]]), jnp.array([[1.0], [1.0], [-1.0], [6.0]])
+    hinge, relative = LOSSES["hinge"], LOSSES["relativistic"]
+    assert mean_sign(hinge, high, low) == -1 and mean_sign(hinge, low, high) == -0.5
+    assert mean_sign(relative, high, low) == 0.5 and mean_sign(relative, low, high) == -0.5
+    assert LOSSES["dual_contrastive"].relative
 
 
 def test_bfloat16_comes_near_to_float32():
