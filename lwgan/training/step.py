@@ -177,11 +177,7 @@ def discriminator_step(
         if with_penalty:
             penalty = gradient_penalty(judged_real.gradient, judged_fake.gradient)
             terms["penalty"] = recipe.gp_weight * penalty
-        real_logits, fake_logits = judged_real.output.logits, judged_fake.output.logits
-        signs = {
-            "sign_of_reals": mean_sign(loss, real_logits, fake_logits),
-            "sign_of_fakes": mean_sign(loss, fake_logits, real_logits),
-        }
+        signs = mean_signs(loss, judged_real.output.logits, judged_fake.output.logits)
         return Outcome(terms, signs, g_stats)
 
     grads, terms, g_stats = accumulate(
@@ -308,13 +304,17 @@ def painted_error(judged: Judged, quadrant: jax.Array) -> jax.Array:
     return error
 
 
-def mean_sign(loss: AdversarialLoss, logits: jax.Array, others: jax.Array) -> jax.Array:
-    """1 where all of ``logits`` (m, N) are those of reals, -1 where of fakes: float32 ().
+def mean_signs(loss: AdversarialLoss, real: jax.Array, fake: jax.Array) -> Terms:
+    """1 where all logits (m, N) are those of real images, -1 where of fakes: float32 () each.
 
-    Where only differences count, those to ``others`` (m, N): of fakes if these are of reals.
+    Where only differences count, those are meant between the images of a place.
     """
-    meant = logits - others if loss.relative else logits
-    return jnp.sign(loss.real_sign * meant).mean()
+    if loss.relative:
+        real, fake = real - fake, fake - real
+    return {
+        "sign_of_reals": jnp.sign(loss.real_sign * real).mean(),
+        "sign_of_fakes": jnp.sign(loss.real_sign * fake).mean(),
+    }
 
 
 def adversarial_terms(

@@ -23,7 +23,7 @@ from lwgan.training.step import (
     generator_step,
     judge_images,
     make_update,
-    mean_sign,
+    mean_signs,
     update_networks,
 )
 from tests import tiny
@@ -204,9 +204,10 @@ def test_the_probability_follows_the_signs_of_the_reals():
 def test_signs_say_whether_reals_and_fakes_are_told_apart():
     """As the loss means the logits, and where it means none, as they lie to each other."""
     high, low = jnp.array([[2.0], [3.0], [1.0], [5.0]]), jnp.array([[1.0], [1.0], [-1.0], [6.0]])
-    hinge, relative = LOSSES["hinge"], LOSSES["relativistic"]
-    assert mean_sign(hinge, high, low) == -1 and mean_sign(hinge, low, high) == -0.5
-    assert mean_sign(relative, high, low) == 0.5 and mean_sign(relative, low, high) == -0.5
+    signs = mean_signs(LOSSES["hinge"], high, low)
+    assert signs == {"sign_of_reals": -1, "sign_of_fakes": -0.5}
+    signs = mean_signs(LOSSES["relativistic"], high, low)
+    assert signs == {"sign_of_reals": 0.5, "sign_of_fakes": -0.5}
     assert LOSSES["dual_contrastive"].relative
 
 
