@@ -35,10 +35,46 @@ _MINUTES = flags.DEFINE_float("minutes", None, "Minutes of steps, instead of a n
 _FEATURES = flags.DEFINE_string("features", "efficientnet_lite2", "Of the figures.")
 _SAMPLES = flags.DEFINE_integer("samples", 512, "That are measured.", lower_bound=64)
 
-# Settings that differ from the config's, by the name of the variant. A later release's defaults are
-# measured beside what they were before.
+# What lightweight-gan does, with the widths of the config.
+REFERENCE = {
+    "model.icnr_init": False,
+    "model.output": "linear",
+    "loss.kind": "hinge",
+    "loss.gp_weight": 10.0,
+    "augment.prob": -1.0,
+    "augment.target": 0.0,
+    "augment.types": ("cutout", "translation"),
+    "augment.per_example": False,
+    "optim.learning_rate": 2e-4,
+    "optim.ttur_mult": 1.0,
+    "optim.warmup": 0,
+    "optim.decay": 0.0,
+    "ema.schedule": "reference",
+}
+# The quickstart of lwgan 0.1.
+HINGE = {
+    "model.output": "linear",
+    "loss.kind": "hinge",
+    "loss.gp_weight": 10.0,
+    "augment.prob": 0.7,
+    "optim.decay": 0.0,
+}
+# Settings that differ from the config's, by the name of the variant.
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
+    "reference": REFERENCE,
+    "hinge": HINGE,
+    "hinge, decay": HINGE | {"optim.decay": 1.0},
+    "hinge, tanh": HINGE | {"model.output": "tanh"},
+    "hinge, fewer augmentations": HINGE | {"augment.prob": 0.2},
+    "hinge, penalty 1": HINGE | {"loss.gp_weight": 1.0},
+    "hinge, blur": HINGE | {"model.antialias": True},
+    "hinge, slow squares": HINGE | {"optim.b2": 0.99},
+    "hinge, adaptive": HINGE
+    | {"augment.prob": 0.0, "augment.target": 0.6, "augment.adapt_over": 10.0},
+    "linear output": {"model.output": "linear"},
+    "more augmentations": {"augment.prob": 0.7},
+    "no decay": {"optim.decay": 0.0},
 }
 FIGURES = ("kid", "fid", "precision", "recall", "copies", "distance")
 COLUMNS = 12

@@ -1,7 +1,8 @@
-"""lightweight-gan 1.2.1 exactly, quirks included, on your own images.
+"""lightweight-gan 1.2.1's networks, losses and steps exactly, quirks included, on your own images.
 
     python main.py --config=configs/reference.py --config.data.path=~/photos
 
+Images are read as everywhere in lwgan: alpha is laid over white, where lightweight-gan drops it.
 Where lwgan's defaults differ, the other configs take what should work better: see
 docs/from-lightweight-gan.md.
 """

@@ -256,7 +256,7 @@ def default_config() -> ConfigDict:
 
 
 def reference_config() -> ConfigDict:
-    """lightweight-gan 1.2.1 exactly, its quirks included."""
+    """lightweight-gan 1.2.1's networks, losses and steps exactly, their quirks included."""
     config = default_config()
     # A literal 3, also for rgba and grey.
     config.model.min_channels = 3
