@@ -69,12 +69,12 @@ def torch_seconds(seed: int, count: int, batch: int = 8) -> float:
 def print_figures(samples: np.ndarray, others: np.ndarray) -> None:
     """Seconds of each figure of features (N, D), in turn, and the peak memory."""
     from lwgan.metrics.extraction import Extracted
-    from lwgan.metrics.figures import METRICS, measure
+    from lwgan.metrics.figures import METRICS, Reals, measure
 
     print(f"the figures of {len(samples):,} beside as many:")
     for name in METRICS:
         start = time.perf_counter()
-        measure(Extracted(samples), Extracted(others), [name])
+        measure(Extracted(samples), Reals(Extracted(others)), [name])
         print(f"{name:8} {time.perf_counter() - start:8.1f} s", flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory {peak:.2f} GiB")

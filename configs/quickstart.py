@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     # It would double the time of a step.
     config.model.side_attention = False
     config.model.recon_size = 64
-    # Each of the next four lines was measured: docs/quality.md.
+    # Measured: docs/quality.md.
     config.model.output = "tanh"
     config.loss.kind = "relativistic"
     config.loss.gp_weight = 1.0

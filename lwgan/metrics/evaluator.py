@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ from lwgan.data.dataset import Dataset
 from lwgan.data.decode import to_rgb
 from lwgan.data.holdout import split
 from lwgan.metrics.extraction import Extracted, batched, extract, extract_dataset
-from lwgan.metrics.figures import FEWEST, measure, require_enough
+from lwgan.metrics.figures import DISTANCES, FEWEST, Reals, measure, require_enough
 from lwgan.metrics.neighbours import Memorisation, memorisation
 from lwgan.metrics.networks.features import Features, open_features
 from lwgan.metrics.realness import Critic, score_realness
@@ -22,16 +21,16 @@ from lwgan.sampling.sampler import Sampler
 
 # Images of each kind that the discriminator is asked about.
 MOST_SCORED = 512
+# Real images that samples are compared with one by one, where no more samples are asked for.
+MOST_COMPARED = 10_000
 
 
-class Reals(NamedTuple):
-    """Real images that samples are measured beside."""
+class Part(NamedTuple):
+    """A part of a dataset that samples are measured beside."""
 
     # In the dataset: int64 (N,).
     indices: np.ndarray
-    extracted: Extracted
-    # With their mirror images, where the generator learns from both.
-    with_mirrors: Extracted | None
+    reals: Reals
 
 
 class Measurement(NamedTuple):
@@ -48,9 +47,9 @@ class Evaluator:
     config: ConfigDict
     dataset: Dataset
     features: Features
-    training: Reals
+    training: Part
     # None if too few images are held out.
-    held_out: Reals | None
+    held_out: Part | None
 
     @property
     def way(self) -> Record:
@@ -89,9 +88,9 @@ class Evaluator:
         drawn = batched(sampler.samples(seed, count, batch_size), self.features.batch_size)
         images = (to_rgb(np.stack(batch), eval_settings.background) for batch in drawn)
         samples = extract(self.features, images, count, title)
-        figures = _beside(self.training, samples, eval_settings.metrics)
+        figures = measure(samples, self.training.reals, eval_settings.metrics)
         if self.held_out:
-            others = _beside(self.held_out, samples, eval_settings.metrics)
+            others = measure(samples, self.held_out.reals, eval_settings.metrics)
             figures |= {f"{name}_held_out": value for name, value in others.items()}
             if critic:
                 figures["realness_trained"] = self._realness(critic, self.training, batch_size)
@@ -102,19 +101,19 @@ class Evaluator:
     @functools.cached_property
     def mirrored(self) -> Extracted:
         """The features of the mirror images of ``training``."""
-        if self.training.with_mirrors:
-            return Extracted(self.training.with_mirrors.features[len(self.training.indices) :])
-        return _look(self.features, self.dataset, self.training.indices, self.config, mirrored=True)
+        return self.training.reals.mirrored or _look(
+            self.features, self.dataset, self.training.indices, self.config, mirrored=True
+        )
 
     def find_copies(self, samples: Extracted) -> Memorisation:
         """How near samples come to training images and their mirror images."""
-        reals = self.training.extracted.features
-        return memorisation(samples.features, reals, self.mirrored.features)
+        images = self.training.reals.images.features
+        return memorisation(samples.features, images, self.mirrored.features)
 
-    def _realness(self, critic: Critic, reals: Reals, batch_size: int) -> float:
-        count = min(MOST_SCORED, len(reals.indices))
-        evenly = np.linspace(0, len(reals.indices) - 1, count).round().astype(int)
-        images = (self.dataset.centre(index) for index in reals.indices[evenly])
+    def _realness(self, critic: Critic, part: Part, batch_size: int) -> float:
+        count = min(MOST_SCORED, len(part.indices))
+        evenly = np.linspace(0, len(part.indices) - 1, count).round().astype(int)
+        images = (self.dataset.centre(index) for index in part.indices[evenly])
         batches = batched(images, batch_size)
         return float(score_realness(critic, map(np.stack, batches)).mean())
 
@@ -133,15 +132,24 @@ def build_evaluator(config: ConfigDict, dataset: Dataset) -> Evaluator:
     weights = {"eval.weights": features.fingerprint[:16]}
     processes.require_same(weights, "give all the same file")
 
-    def reals(indices: np.ndarray) -> Reals:
-        plain, both = _look(features, dataset, indices, config), None
-        if config.augment.hflip:
-            mirrored = _look(features, dataset, indices, config, mirrored=True)
-            both = Extracted(np.concatenate([plain.features, mirrored.features]))
-        return Reals(indices, plain, both)
+    with_mirrors = learns_mirrors(config) and not set(way.metrics).isdisjoint(DISTANCES)
 
-    held_out_reals = reals(held_out) if len(held_out) >= FEWEST else None
-    return Evaluator(config, dataset, features, reals(training), held_out_reals)
+    def part(indices: np.ndarray) -> Part:
+        images, mirrored = _look(features, dataset, indices, config), None
+        if with_mirrors:
+            mirrored = _look(features, dataset, indices, config, mirrored=True)
+        return Part(indices, Reals(images, mirrored, max(way.num_images, MOST_COMPARED)))
+
+    held_out_part = part(held_out) if len(held_out) >= FEWEST else None
+    return Evaluator(config, dataset, features, part(training), held_out_part)
+
+
+def learns_mirrors(config: ConfigDict) -> bool:
+    """Whether half of the reals are mirrored, and fakes are not, so that the generator learns it.
+
+    As in lightweight-gan, both are mirrored where they are augmented: then it does not.
+    """
+    return config.augment.hflip and config.augment.per_example
 
 
 def _look(
@@ -158,10 +166,6 @@ def _look(
     )
 
 
-def _beside(reals: Reals, samples: Extracted, metrics: Sequence[str]) -> dict[str, float]:
-    return measure(samples, reals.extracted, metrics, reals.with_mirrors)
-
-
 def way_of_settings(config: ConfigDict, dataset: Dataset) -> Record:
     """How a run's own settings measure: ``Evaluator.way`` but for the weights of the network."""
     parts = split(dataset, config.data.holdout, config.train.seed)
@@ -173,7 +177,7 @@ def way_of_settings(config: ConfigDict, dataset: Dataset) -> Record:
         "resize": config.eval.resize,
         "background": config.eval.background,
         "num_images": config.eval.num_images,
-        "mirrored": config.augment.hflip,
+        "mirrored": learns_mirrors(config),
         "num_reals": num_reals,
         "num_held_out": num_held_out if num_held_out >= FEWEST else 0,
         "seed": config.train.seed,

@@ -12,7 +12,7 @@ from lwgan.data.threads import parallel_map
 from lwgan.data.values import Profile, profile_of, to_8_bits, to_srgb
 from lwgan.errors import UserError
 from lwgan.metrics.extraction import Extracted, batched, extract
-from lwgan.metrics.figures import measure, require_enough
+from lwgan.metrics.figures import Reals, measure, require_enough
 from lwgan.metrics.networks.features import Features, open_features
 from lwgan.metrics.records import Record
 
@@ -39,7 +39,7 @@ def compare_folders(images: Source, reference: Source, way: ConfigDict) -> Recor
         "resize": features.resize,
         "num_images": len(samples.features),
         "num_reals": len(reals.features),
-        **measure(samples, reals, way.metrics),
+        **measure(samples, Reals(reals), way.metrics),
     }
 
 

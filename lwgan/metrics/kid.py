@@ -11,26 +11,25 @@ import numpy as np
 
 # For the standard error.
 GROUPS = 20
-# Images of each set that are compared with each other, at most …
+# Images of each set that are compared with each other, at most.
 BLOCK = 5000
-# … and at least, where one set is much larger.
-LEAST = 8
 
 
 def kernel_distance(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """KID of features (N, D) and (M, D), at least 4 each, and its standard error.
 
-    All pairs of up to 5,000 images are compared; larger sets are cut into blocks of that size, and
+    All pairs of up to 5,000 images are compared; a larger set is cut into blocks of that size, and
     the estimates averaged. The standard error is the jackknife's over 20 groups of images of a
     block.
     """
-    smallest = min(len(x), len(y)) // LEAST
-    blocks = max(1, min(math.ceil(max(len(x), len(y)) / BLOCK), smallest))
     # At random: sets in the order of their classes would have other images in each block.
     orders = (np.random.default_rng(0).permutation(len(z)) for z in (x, y))
-    parts = zip(*(np.array_split(order, blocks) for order in orders), strict=True)
-    estimates, errors = np.transpose([_block(x[a], y[b]) for a, b in parts])
-    return float(estimates.mean()), float(np.sqrt((errors**2).sum()) / blocks)
+    parts = [np.array_split(order, math.ceil(len(order) / BLOCK)) for order in orders]
+    counts = [*map(len, parts)]
+    pairs = [[part[turn % len(part)] for part in parts] for turn in range(max(counts))]
+    estimates, errors = np.transpose([_block(x[a], y[b]) for a, b in pairs])
+    # Estimates that share a block are not independent.
+    return float(estimates.mean()), float(np.sqrt((errors**2).mean() / min(counts)))
 
 
 def _block(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

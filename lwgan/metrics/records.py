@@ -66,8 +66,9 @@ def read_records(workdir: pathlib.Path) -> list[Record]:
             f"cannot be read ({reason})",
             "bring back a copy of it, or move it aside",
         ) from None
-    # Earlier versions measured the EMA generator alone, and did not say so.
-    return sorted(({"generator": "ema"} | each for each in said), key=lambda each: each["step"])
+    # Earlier versions measured the EMA generator, beside no mirror images, and did not say so.
+    before = {"generator": "ema", "mirrored": False}
+    return sorted((before | each for each in said), key=lambda each: each["step"])
 
 
 def _require_records(said: Any) -> None:

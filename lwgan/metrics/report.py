@@ -52,8 +52,9 @@ def remarks(record: Record) -> Iterator[str]:
 
 def sheet_name(record: Record) -> str:
     """Names what a sheet depends on, so that other evaluations have other sheets."""
-    parts = [f"{record['step']:08d}-seed{record['seed']}-{record['num_images']}"]
-    parts += [record["features"], f"data{record['data'][:8]}", f"weights{record['weights'][:8]}"]
+    samples = f"{record['step']:08d}-seed{record['seed']}-{record['num_images']}"
+    parts = [samples, f"of{record['num_reals']}", record["features"]]
+    parts += [f"data{record['data'][:8]}", f"weights{record['weights'][:8]}"]
     usual = {"generator": "ema", "resize": "clean", "background": "white"}
     return "-".join([*parts, *(record[name] for name in usual if record[name] != usual[name])])
 

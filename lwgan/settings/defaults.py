@@ -138,8 +138,8 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         ),
         "target": Setting(
             0.0,
-            "the probability adapts until the mean sign of the discriminator's logits of real "
-            "images is this, and augment.prob is where it begins (negative: 0); 0: it stays",
+            "the probability adapts until d/sign_of_reals is this, and augment.prob is where it "
+            "begins (negative: 0); 0: it stays",
             BELOW_ONE,
             fixed=True,
         ),
@@ -164,7 +164,11 @@ SETTINGS: dict[str, dict[str, Setting]] = {
             "the discriminator's learning rate is this many times the generator's",
             ABOVE_ZERO,
         ),
-        "warmup": Setting(0, "steps in which the learning rates grow to theirs", at_least(0)),
+        "warmup": Setting(
+            0,
+            "first steps of a run, in which the learning rates grow",
+            at_least(0),
+        ),
         "decay": Setting(
             0.0,
             "share of the run, at its end, in which the learning rates fall to 0, as a cosine",
@@ -230,7 +234,11 @@ SETTINGS: dict[str, dict[str, Setting]] = {
             "what is measured; the first of kid and fid chooses the best checkpoint",
             METRIC_NAMES,
         ),
-        "num_images": Setting(2048, "samples that are measured", at_least(8)),
+        "num_images": Setting(
+            2048,
+            "samples; kid, precision and recall look at as many real images, or 10,000 if that is more",
+            at_least(8),
+        ),
         "features": Setting("inception", "the network whose features are compared"),
         "weights": Setting("", "a file of its weights; empty: the published one"),
         "resize": Setting("clean", "how images come to its size"),

@@ -59,17 +59,17 @@ IDLE = (
     Idle(("model.min_channels",), lambda c: c.data.image_size < 512, _SMALLER.format(512)),
     Idle(
         ("augment.hflip",),
-        lambda c: c.augment.hflip and not c.augment.per_example and c.augment.prob == 0,
+        lambda c: (
+            c.augment.hflip
+            and not c.augment.per_example
+            and c.augment.prob == 0
+            and not c.augment.target
+        ),
         "only augmented images are mirrored, for augment.per_example is False, and augment.prob "
         "is 0",
         default_too=True,
     ),
     Idle(("augment.adapt_over",), lambda c: not c.augment.target, "augment.target is 0"),
-    Idle(
-        ("augment.target",),
-        lambda c: c.augment.target and not c.augment.types,
-        "augment.types is ()",
-    ),
     Idle(("data.path",), lambda c: c.data.source in ("tfds", "openmoji"), _SOURCE),
     Idle(
         ("data.name", "data.split", "data.data_dir"),

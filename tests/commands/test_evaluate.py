@@ -58,7 +58,8 @@ def test_a_run_is_measured(workdir):
     names = [path.parent.name for path in sheets]
     for step, name in zip((0, 4), names, strict=True):
         assert re.fullmatch(
-            rf"{step:08d}-seed0-24-efficientnet_lite0-data[0-9a-f]{{8}}-weights[0-9a-f]{{8}}", name
+            rf"{step:08d}-seed0-24-of106-efficientnet_lite0-data[0-9a-f]{{8}}-weights[0-9a-f]{{8}}",
+            name,
         )
     lines = ended.stdout.splitlines()
     assert lines[:2] == [str(path) for path in sheets]
@@ -75,7 +76,7 @@ def test_a_run_is_measured(workdir):
         "copies",
     ]
     assert [line.split()[0] for line in lines[1:3]] == ["0", "4"]
-    assert "efficientnet_lite0 features, resize clean, 24 images beside 24 real" in lines[3]
+    assert "efficientnet_lite0 features, resize clean, 24 images beside 106 real" in lines[3]
     assert "biased" in lines[4]
     records = json.loads((workdir / "metrics.json").read_text())
     assert [record["step"] for record in records] == [0, 4]
@@ -139,7 +140,7 @@ def test_a_run_with_held_out_images_is_measured_beside_both(workdir, tmp_path):
         "realness_held_out",
     ], ended.stderr
     (record,) = json.loads((held / "metrics.json").read_text())
-    assert record["num_reals"] == 24 and 8 <= record["num_held_out"] <= 24
+    assert record["num_reals"] + record["num_held_out"] == 106 and record["num_held_out"] >= 8
     assert record["kid"] != record["kid_held_out"]
     assert record["realness_trained"] != record["realness_held_out"]
     assert not (held / "generated").exists()

@@ -6,7 +6,9 @@ import pytest
 from lwgan.metrics import evaluator
 from lwgan.metrics.evaluator import build_evaluator, way_of_settings
 from lwgan.metrics.extraction import Extracted
-from lwgan.metrics.figures import measure
+from lwgan.metrics.frechet import frechet_distance
+from lwgan.metrics.kid import kernel_distance
+from lwgan.metrics.neighbours import precision_and_recall
 from lwgan.metrics.realness import Critic
 from lwgan.metrics.records import WAY
 from lwgan.sampling.sampler import Sampler
@@ -54,10 +56,15 @@ def test_a_record_says_how_it_was_measured(session):
     assert other["seed"] == 3 and other["kid"] != record["kid"]
 
 
-@pytest.mark.parametrize("hflip", [True, False])
-def test_distances_are_to_images_and_mirror_images_where_both_are_learnt(session, hflip):
+@pytest.mark.parametrize(
+    ("hflip", "per_example", "learnt"),
+    [(True, True, True), (False, True, False), (True, False, False)],
+)
+def test_distances_are_to_images_and_mirror_images_where_both_are_learnt(
+    session, hflip, per_example, learnt
+):
     """Neighbours are counted among the images alone."""
-    session.config.augment.hflip = hflip
+    session.config.augment.update(hflip=hflip, per_example=per_example)
     own = build_evaluator(session.config, session.dataset)
     record, samples = own.measure(sampler_of(session)[1], 7)
     indices = own.training.indices
@@ -66,11 +73,27 @@ def test_distances_are_to_images_and_mirror_images_where_both_are_learnt(session
         Means()([images[first : first + 4, :, ::turn] for first in range(0, len(images), 4)])
         for turn in (1, -1)
     )
-    learnt = Extracted(np.concatenate([plain, mirrored]) if hflip else plain)
-    expected = measure(samples, learnt, ("fid", "kid")) | measure(samples, Extracted(plain), ["pr"])
-    assert {name: record[name] for name in expected} == pytest.approx(expected)
-    assert record["mirrored"] == hflip and record["num_reals"] == len(indices) > 40
+    reals = np.concatenate([plain, mirrored]) if learnt else plain
+    kid, _ = kernel_distance(samples.features, reals)
+    fid = frechet_distance(samples.moments, Extracted(reals).moments)
+    assert (record["kid"], record["fid"]) == pytest.approx((kid, fid), rel=1e-6)
+    found = record["precision"], record["recall"]
+    assert found == pytest.approx(precision_and_recall(samples.features, plain))
+    assert record["mirrored"] == learnt and record["num_reals"] == len(indices) > 40
     np.testing.assert_allclose(own.mirrored.features, mirrored, rtol=1e-6)
+
+
+def test_of_many_reals_some_are_compared_one_by_one_and_all_count_for_fid(session, monkeypatch):
+    """The same ones every time; as many as samples, or more."""
+    monkeypatch.setattr(evaluator, "MOST_COMPARED", 10)
+    own = build_evaluator(session.config, session.dataset).training
+    some, images = own.reals.some, own.reals.images.features
+    rows = [np.flatnonzero((images == row).all(1))[0] for row in some]
+    assert len(some) == 40 < len(images) and rows == sorted(set(rows))
+    assert own.reals.some_with_mirrors.shape[0] == 80
+    assert own.reals.moments.count == 2 * len(images)
+    again = build_evaluator(session.config, session.dataset).training
+    np.testing.assert_array_equal(again.reals.some, some)
 
 
 def test_the_discriminator_is_asked_about_images_drawn_evenly(session, monkeypatch):

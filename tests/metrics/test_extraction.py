@@ -11,7 +11,7 @@ from lwgan.data.cache import load_dataset
 from lwgan.data.sources import open_source
 from lwgan.metrics import neighbours
 from lwgan.metrics.extraction import Extracted, extract_dataset, extract_once
-from lwgan.metrics.figures import measure
+from lwgan.metrics.figures import Reals, measure
 from lwgan.metrics.networks.features import Features, open_features
 from lwgan.metrics.networks.layers import Output
 from tests import drawn
@@ -151,7 +151,7 @@ def test_figures_grow_with_what_is_done_to_images(network, faces, kind):
     damage = {"blur": blurred, "noise": noisy}[kind]
     reals = Extracted(network(faces))
     seen = [reals] + [Extracted(network(damage(faces, strength))) for strength in STRENGTHS[kind]]
-    found = [measure(samples, reals, ("fid", "kid", "pr")) for samples in seen]
+    found = [measure(samples, Reals(reals), ("fid", "kid", "pr")) for samples in seen]
     assert abs(found[0]["fid"]) < 1e-3
     for name in ("fid", "kid"):
         figures = [figure[name] for figure in found]
@@ -166,7 +166,7 @@ def test_figures_grow_with_what_is_left_out(network, faces):
     reals = Extracted(features)
     near = np.argsort(((features - features[0]) ** 2).sum(1))
     kept = [Extracted(features[near[:count]]) for count in (106, 80, 60, 40, 25, 12)]
-    found = [measure(samples, reals, ("fid", "kid", "pr")) for samples in kept]
+    found = [measure(samples, Reals(reals), ("fid", "kid", "pr")) for samples in kept]
     for name in ("fid", "kid"):
         figures = [figure[name] for figure in found]
         assert (np.diff(figures) > 0).all(), (name, figures)

@@ -48,11 +48,13 @@ def test_depthwise_convolution_is_the_grouped_one(size, kernel, stride):
 @pytest.mark.parametrize(
     ("name", "parameters", "dim", "classes"),
     # Published counts: torchvision's Inception-v3 without its auxiliary head and with 1008 classes
-    # has 21,785,568 + 2049 · 1008 parameters, 17,216 of them the scales of normalisations.
+    # has 21,785,568 + 2049 · 1008 parameters, 17,216 of them the scales of normalisations; the
+    # published weights of EfficientNet-Lite0 and Lite2 are 4,652,008 and 6,092,072, with 21,008 and
+    # 29,048 scales.
     [
         ("inception", 21_785_568 + 2049 * 1008 - 17_216, 2048, 1008),
-        ("efficientnet_lite0", None, 1280, 1000),
-        ("efficientnet_lite2", None, 1280, 1000),
+        ("efficientnet_lite0", 4_652_008 - 21_008, 1280, 1000),
+        ("efficientnet_lite2", 6_092_072 - 29_048, 1280, 1000),
     ],
 )
 def test_sizes(name, parameters, dim, classes):
@@ -61,7 +63,7 @@ def test_sizes(name, parameters, dim, classes):
     output, variables = jax.eval_shape(kind.network.init_with_output, jax.random.key(0), images)
     assert output.features.shape == (3, dim) and output.logits.shape == (3, classes)
     leaves = jax.tree.leaves(variables["params"])
-    assert parameters in (None, sum(leaf.size for leaf in leaves))
+    assert sum(leaf.size for leaf in leaves) == parameters
     named = {(*ours.split("/"), leaf) for ours in kind.table() for leaf in ("kernel", "bias")}
     assert named == set(flatten_dict(variables["params"]))
 

@@ -22,6 +22,7 @@ WAY = {
     "resize": "clean",
     "background": "white",
     "num_images": 9,
+    "mirrored": False,
     "num_reals": 9,
     "num_held_out": 0,
     "seed": 0,
@@ -70,8 +71,9 @@ def test_records_that_cannot_be_read_are_one_line(tmp_path, text, reason):
         read_records(tmp_path)
 
 
-def test_records_of_earlier_versions_are_of_the_ema_generator(tmp_path):
-    old = {name: value for name, value in record(4, fid=3.0).items() if name != "generator"}
+def test_records_of_earlier_versions_are_of_the_ema_generator_beside_no_mirror_images(tmp_path):
+    later = ("generator", "mirrored")
+    old = {name: value for name, value in record(4, fid=3.0).items() if name not in later}
     (tmp_path / FILE).write_text(json.dumps([old]))
     add_record(tmp_path, record(4, kid=0.5))
     add_record(tmp_path, record(4, fid=1.0, generator="raw"))

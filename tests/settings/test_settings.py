@@ -229,15 +229,9 @@ WITHOUT_EFFECT = [
         {"augment__prob": 0.0, "augment__per_example": False},
         "only augmented images are mirrored, for augment.per_example is False, and augment.prob "
         "is 0",
-        {"augment__prob": 0.0},
+        {"augment__prob": 0.0, "augment__per_example": False, "augment__target": 0.6},
     ),
     (("augment.adapt_over", 20.0), {}, "augment.target is 0", {"augment__target": 0.6}),
-    (
-        ("augment.target", 0.6),
-        {"augment__types": ()},
-        "augment.types is ()",
-        {"augment__types": ("cutout",)},
-    ),
     (("data.path", "a"), {"data__source": "openmoji"}, "data.source is openmoji", {}),
     (("data.name", "a"), {}, "data.source is folder", {"data__source": "tfds"}),
     (("data.split", "test"), {}, "data.source is folder", {"data__source": "tfds"}),

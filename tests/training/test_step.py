@@ -93,13 +93,14 @@ def test_every_parameter_gets_a_gradient_but_those_without_effect(options):
     [
         pytest.param("hinge", EVERYTHING, marks=pytest.mark.slow),
         ("dual_contrastive", {"model__antialias": True}),
+        ("relativistic", {"augment__target": 0.6}),
     ],
 )
 def test_one_and_four_devices_agree(loss, options):
     gan = tiny.gan(**options)
-    recipe = dataclasses.replace(tiny.RECIPE, loss=loss)
+    recipe = dataclasses.replace(tiny.RECIPE, loss=loss, augment_target=0.5, augment_adapt_over=80)
     accum = options.get("train__grad_accum", 1)
-    layout = {"accum": accum, "batches": 2 if loss == "dual_contrastive" else 1}
+    layout = {"accum": accum, "batches": 1 + LOSSES[loss].generator_needs_reals}
     one, one_metrics = run(gan, recipe, 1, 10, **layout)
     four, four_metrics = run(gan, recipe, 4, 10, **layout)
     for here, there in zip(one_metrics, four_metrics, strict=True):
@@ -167,15 +168,16 @@ def test_both_networks_move_at_the_rate_of_their_step():
     def moved(finished, **schedule):
         recipe = dataclasses.replace(tiny.RECIPE, gp_weight=0.0, **schedule)
         before = state.replace(step=np.int32(finished))
-        after, _ = jax.device_get(make_update(networks, recipe)(2, before, tiny.images(1)))
-        names = ("d_params", "g_params")
-        return [
-            jax.tree.map(np.subtract, getattr(after, name), getattr(state, name)) for name in names
-        ]
+        after, terms = jax.device_get(make_update(networks, recipe)(2, before, tiny.images(1)))
+        parts = ((after.d_params, state.d_params), (after.g_params, state.g_params))
+        d_moved, g_moved = (jax.tree.map(np.subtract, *part) for part in parts)
+        return d_moved, g_moved, terms
 
-    (whole, _), (slow, _) = moved(0), moved(0, warmup=10)
+    (whole, _, _), (slow, generator, terms) = moved(0), moved(0, warmup=10)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 10 * b, atol=1e-5), whole, slow)
-    assert not any(leaf.any() for leaf in jax.tree.leaves(moved(1000, decay=1.0)))
+    # By gradient descent: as far as its gradient is long, at a tenth of the rate of 0.1.
+    assert optax.tree.norm(generator) == pytest.approx(0.01 * terms["g/grad_norm"], rel=1e-3)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(moved(1000, decay=1.0)[:2]))
 
 
 def test_the_probability_follows_the_signs_of_the_reals():

@@ -104,6 +104,8 @@ def begin(source, **settings):
         ("hinge", "dual_contrastive", -1),
         ("dual_contrastive", "hinge", -1),
         ("hinge", "hinge", 1),
+        ("hinge", "relativistic", -1),
+        ("relativistic", "dual_contrastive", 1),
         ("dual_contrastive", "dual_contrastive", 1),
     ],
 )
