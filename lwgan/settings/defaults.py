@@ -236,7 +236,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         ),
         "num_images": Setting(
             2048,
-            "samples; kid, precision and recall look at as many real images, or 10,000 if that is more",
+            "samples; of real images, all count for fid, and as many (or 10,000) for kid and pr",
             at_least(8),
         ),
         "features": Setting("inception", "the network whose features are compared"),
