@@ -222,7 +222,8 @@ def test_bfloat16_comes_near_to_float32():
     after, terms = jax.device_get(make_update(narrow, recipe)(1, state, tiny.images(1)))
     for name, term in wide_terms.items():
         assert terms[name] == pytest.approx(float(term), rel=0.05, abs=0.05), name
-        assert terms[name] != float(term), name
+        # Signs do not round.
+        assert terms[name] != float(term) or "sign" in name, name
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
     assert {leaf.dtype for leaf in jax.tree.leaves(after)} == {
         np.dtype("float32"),
