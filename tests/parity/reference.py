@@ -135,7 +135,7 @@ def lwgan_networks(settings: Mapping[str, Mapping[str, Any]]) -> tuple[Generator
 
 _BOTH = ("fmap_max", "fmap_inverse_coef", "attn_resolutions", "attn_heads", "attn_head_dim")
 _BOTH += ("antialias", "icnr_init")
-GENERATOR_SETTINGS = (*_BOTH, "latent_dim", "min_channels", "freq_chan_attn")
+GENERATOR_SETTINGS = (*_BOTH, "latent_dim", "min_channels", "freq_chan_attn", "output")
 DISCRIMINATOR_SETTINGS = (*_BOTH, "side_channels", "side_attention", "recon_size")
 
 
