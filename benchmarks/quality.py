@@ -199,9 +199,8 @@ def work(job: Job, out: str) -> dict[str, Any]:
         figures["copies"] = evaluator.find_copies(found.samples).copies
         figures["distance"] = sliced_wasserstein(images / 255, reals)
         result[weights] = figures
-    grid = workdir / "grid.png"
-    grid.unlink(missing_ok=True)
-    save_image(grid, make_grid(load_step(run, int(state.step), "ema").sample(0, 96), COLUMNS))
+        if weights == "ema":
+            save_image(workdir / "grid.png", make_grid(images[:COLUMNS], COLUMNS))
     return result
 
 
@@ -273,11 +272,10 @@ def main(argv: list[str]) -> None:
     rows = {}
     for job in jobs:
         with Image.open(out / "runs" / job.name / "grid.png") as grid:
-            # Without the border: the first row of the grid.
+            # Without the borders.
             side = grid.width // COLUMNS
             row = [np.asarray(grid)[2:side, 2 + i * side : (i + 1) * side] for i in range(COLUMNS)]
         rows[f"{job.variant}, seed {job.seed}"] = np.stack(row)
-    (out / "grids.png").unlink(missing_ok=True)
     save_image(out / "grids.png", make_sheet(rows))
 
 
