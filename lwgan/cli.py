@@ -21,6 +21,7 @@ from lwgan.errors import INTERRUPTED, USER_ERROR, Interrupted, UserError, device
 from lwgan.runs import log
 from lwgan.runs.compiled import THREADS, keep_programs
 from lwgan.settings.defaults import by_full_name
+from lwgan.settings.shapes import KINDS
 
 if TYPE_CHECKING:
     from lwgan.runs.directory import Run
@@ -246,6 +247,17 @@ def _define_config(values: Flags, argv: list[str]) -> None:
         config_flags.DEFINE_config_file("config", None, "A file of settings.", **options)
     else:
         raise UserError("--config", file, "there is no such file", "try configs/quickstart.py")
+
+
+class _ImageSizeParser(flags.ArgumentParser):
+    """Reads ``data.image_size``."""
+
+    def parse(self, argument: int | str) -> int | str:
+        """What a number or a text says."""
+        return int(argument) if re.fullmatch(r"[+-]?\d+", str(argument)) else argument
+
+
+config_flags.register_flag_parser_for_type(KINDS, _ImageSizeParser())
 
 
 def _value_of(name: str, argv: list[str]) -> str | None:

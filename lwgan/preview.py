@@ -63,7 +63,7 @@ def augmented_rows(batch: np.ndarray, config: ConfigDict) -> dict[str, np.ndarra
 
 
 def training_batch(config: ConfigDict, count: int, known: str = "") -> np.ndarray:
-    """Images of the first steps, uint8 (count, S, S, C); prints what the dataset is like.
+    """Images of the first steps, uint8 (count, H, W, C); prints what the dataset is like.
 
     ``known`` is the fingerprint that a run has noted.
     """
@@ -82,7 +82,7 @@ def training_batch(config: ConfigDict, count: int, known: str = "") -> np.ndarra
 
 
 def one_image(path: str, config: ConfigDict, count: int) -> np.ndarray:
-    """An image ``count`` times, with the crops of as many positions: uint8 (count, S, S, C).
+    """An image ``count`` times, with the crops of as many positions: uint8 (count, H, W, C).
 
     Raises:
       UserError: there is no such file, or it does not decode.
@@ -90,6 +90,7 @@ def one_image(path: str, config: ConfigDict, count: int) -> np.ndarray:
     from lwgan.data.decode import crop, read_image
     from lwgan.data.folder import open_image
     from lwgan.runs.files import local_path
+    from lwgan.settings.shapes import shape_of
 
     source = open_image(local_path("--image", path))
     try:
@@ -97,8 +98,8 @@ def one_image(path: str, config: ConfigDict, count: int) -> np.ndarray:
     except ValueError as error:
         raise UserError("--image", path, f"does not decode ({error})", "name an image") from None
     print(f"{path}: {info.format}, {info.width}×{info.height} px")
-    prob, size = config.data.crop_prob, config.data.image_size
-    return np.stack([crop(array, size, prob, (0, position)) for position in range(count)])
+    prob, shape = config.data.crop_prob, shape_of(config.data.image_size)
+    return np.stack([crop(array, shape, prob, (0, position)) for position in range(count)])
 
 
 def what_is_kept(*, clear: bool) -> str:

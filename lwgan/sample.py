@@ -130,9 +130,11 @@ def draw_with(
     values: cli.Flags, trained: "Trained", noise_seed: int | None, *, within: str
 ) -> None:
     """Draws and writes the images of one of the generators."""
+    from lwgan.data.decode import unfitted
     from lwgan.sampling.image_files import write_images
     from lwgan.sampling.sampler import Draws
 
+    run = trained.run
     if values.format == "jpg" and trained.generator.channels == 4:
         raise UserError("--format", "jpg", "cannot hold transparency", "choose png or webp")
     source, names, latents, noise = asked_for(values, trained.generator.latent_dim)
@@ -148,10 +150,18 @@ def draw_with(
     npy = values.save_npy or extension is None
     images = [f"{name}.{extension}" for name in names] if extension else []
     written = [*images, "grid.png", *["samples.npy"] * npy]
-    default_folder = trained.run.workdir / "generated" / default
+    default_folder = run.workdir / "generated" / default
     with cli.output(values, default_folder, written, within) as folder:
         stream = trained.stream(latents, noise, values.batch_size, values.truncation)
-        write_images(stream, folder, names, extension=extension, npy=npy, columns=values.nrow)
+        write_images(
+            stream,
+            folder,
+            names,
+            extension=extension,
+            npy=npy,
+            columns=values.nrow,
+            finish=functools.partial(unfitted, fit=run.config.data.fit, aspect=run.info.aspect),
+        )
     if images:
         print(f"{len(images)} images of step {trained.step}: {folder / images[0]} … {images[-1]}")
     for name in written[len(images) :]:

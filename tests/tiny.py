@@ -15,6 +15,7 @@ from configs import default
 from lwgan.models.placement import AXIS
 from lwgan.runs import checkpoint
 from lwgan.runs.directory import record_start, resolve_run
+from lwgan.settings.shapes import shape_of
 from lwgan.training import session
 from lwgan.training.recipes import Recipe
 from lwgan.training.state import Gan, TrainState, build_gan, init_state
@@ -84,11 +85,12 @@ def init(networks: Gan, devices: int = 1) -> TrainState:
     return jax.device_put(first, NamedSharding(mesh, PartitionSpec()))
 
 
-def images(devices: int, accum: int = 1, *, whole: int = 8, size: int = 32, batches: int = 1):
+def images(
+    devices: int, accum: int = 1, *, whole: int = 8, size: int | str = 32, batches: int = 1
+) -> np.ndarray:
     """Random images of one step, laid out as the step wants them, the same for any layout."""
-    flat = np.random.default_rng(0).integers(
-        0, 256, (batches, accum, devices, whole // accum // devices, size, size, 3), np.uint8
-    )
+    shape = (batches, accum, devices, whole // accum // devices, *shape_of(size), 3)
+    flat = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     return np.moveaxis(flat, 2, 0)
 
 

@@ -6,6 +6,7 @@ costs nothing.
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -66,7 +67,7 @@ def read_batches(
 ) -> Iterator[np.ndarray]:
     """The images of each step from ``start_step`` on, of those that ``among`` are the indices of.
 
-    A step's are uint8 (devices, batches, micro-batches, m, S, S, C). ``devices`` are those whose
+    A step's are uint8 (devices, batches, micro-batches, m, H, W, C). ``devices`` are those whose
     share is wanted, out of ``layout.devices``: a process asks for its own.
 
     Raises:
@@ -74,7 +75,7 @@ def read_batches(
     """
 
     per_step = layout.positions(0)[devices]
-    image_bytes = dataset.image_size**2 * 4
+    image_bytes = 4 * math.prod(dataset.shape)
     together = max(1, _BYTES // (per_step.size * image_bytes))
 
     def positions_at(number: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from lwgan.data import kept, remembered
 from lwgan.data.dataset import Dataset
-from lwgan.data.decode import PIL_MODES, read_image, stored_ratio, stored_side
+from lwgan.data.decode import PIL_MODES, read_image, stored_excess, stored_shape
 from lwgan.data.known import INDEX, Known, decode_all, ends_of, key_of, pack, read_known, unpack
 from lwgan.data.limits import free_memory
 from lwgan.data.source import Source, digest_of
@@ -24,6 +24,7 @@ from lwgan.errors import UserError
 from lwgan.runs import processes
 from lwgan.runs.files import cache_root, remove, remove_parts, replacing
 from lwgan.runs.locks import locked
+from lwgan.settings.shapes import shape_of
 
 # Seconds of decoding, from which on images in memory are kept on disk too.
 _LONG = 3.0
@@ -38,8 +39,8 @@ def load_dataset(source: Source, data: ConfigDict, *, keep: bool = True) -> Data
     Raises:
       UserError: more than half of the images do not decode, or they cannot be kept on disk.
     """
-    side, ratio = stored_side(data), stored_ratio(data)
-    most = len(source.names) * side * int(side * ratio) * len(PIL_MODES[data.mode])
+    shape, channels = stored_shape(data), len(PIL_MODES[data.mode])
+    most = len(source.names) * math.ceil(math.prod(shape) * stored_excess(data)) * channels
     cache = data.cache
     if cache == "auto":
         fits = most < free_memory() / 2 / processes.beside()
@@ -194,17 +195,17 @@ def _assemble(
             trusted[index] = True
         return here
 
-    square = pixels.reshape(-1, *(data.image_size,) * 2, channels) if not data.crop_prob else None
+    whole = pixels.reshape(-1, *stored_shape(data), channels) if not data.crop_prob else None
 
     def gather(indices: np.ndarray) -> np.ndarray:
         if folder:
             for index in indices[~trusted[indices]]:
                 at(index)
-        return square[indices]
+        return whole[indices]
 
     size = f"{where}, {pixels.size / 2**20:,.1f} MiB"
     return _dataset(
-        source, data, known, at=at, gather=None if square is None else gather, where=size
+        source, data, known, at=at, gather=None if whole is None else gather, where=size
     )
 
 
@@ -230,8 +231,9 @@ def _dataset(
         at=at,
         gather=gather,
         in_memory=where.startswith("in memory"),
-        image_size=data.image_size,
+        shape=shape_of(data.image_size),
         crop_prob=data.crop_prob,
+        fit=data.fit,
         errors=errors,
         skipped=source.skipped,
         kept=where,

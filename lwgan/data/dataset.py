@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from lwgan.data.decode import centre_box, crop, resize
+from lwgan.data.decode import crop, middle
+from lwgan.settings.shapes import Shape
 
 # What the random numbers of a seed are for, as part of a NumPy generator's key.
 ORDER, CROP = 0, 1
@@ -43,13 +44,15 @@ class Dataset:
     infos: np.ndarray
     # Index -> uint8 (H, W, C), not yet cropped where crops are drawn.
     at: Callable[[int], np.ndarray]
-    # Indices (…) -> uint8 (…, S, S, C), where images are kept and none is to be cropped.
+    # Indices (…) -> uint8 (…, H, W, C), where images are kept and none is to be cropped.
     gather: Callable[[np.ndarray], np.ndarray] | None
     # Whether a batch is a matter of microseconds.
     in_memory: bool
-    # Pixels.
-    image_size: int
+    # At training size.
+    shape: Shape
     crop_prob: float
+    # A name in ``decode.FITS``.
+    fit: str
     # Why an image was left out, by name.
     errors: Mapping[str, str]
     # Files that were not looked at, by suffix.
@@ -58,17 +61,21 @@ class Dataset:
     kept: str
 
     def take(self, indices: np.ndarray, seed: int, positions: np.ndarray) -> np.ndarray:
-        """A batch, uint8 (B, S, S, C). ``positions`` in the whole run decide the random crops."""
+        """A batch, uint8 (B, H, W, C). ``positions`` in the whole run decide the random crops."""
         if self.gather:
             return self.gather(indices)
         return np.stack(
             [
-                crop(self.at(i), self.image_size, self.crop_prob, (seed, CROP, position))
+                crop(self.at(i), self.shape, self.crop_prob, (seed, CROP, position))
                 for i, position in zip(indices, positions, strict=True)
             ]
         )
 
+    @property
+    def aspect(self) -> float:
+        """The median of widths by height of the images as they lie in their source."""
+        return float(np.median(self.infos["width"] / self.infos["height"]))
+
     def centre(self, index: int) -> np.ndarray:
-        """uint8 (S, S, C): the middle of an image."""
-        array = self.at(index)
-        return resize(array, self.image_size, centre_box(*array.shape[:2]))
+        """uint8 (H, W, C): the middle of an image."""
+        return middle(self.at(index), self.shape)

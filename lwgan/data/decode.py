@@ -4,7 +4,7 @@ import contextlib
 import functools
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from lwgan.data.limits import Budget, free_memory
 from lwgan.data.source import Source
 from lwgan.data.values import Profile, profile_of, to_8_bits, to_srgb
 from lwgan.errors import UserError
+from lwgan.settings.shapes import Shape, shape_of
 
 PIL_MODES = {"rgb": "RGB", "rgba": "RGBA", "grey": "L"}
 
@@ -32,6 +33,11 @@ BACKGROUNDS = {"white": 255, "black": 0}
 
 # In EXIF: 1 is upright, from 5 on the image lies on its side.
 _ORIENTATION = 0x0112
+
+
+def how_kept(data: ConfigDict) -> tuple[bool | str, ...]:
+    """What kept images depend on beside their size and mode."""
+    return (data.crop_prob > 0, *([data.fit] if data.fit != "crop" else []))
 
 
 class Info(NamedTuple):
@@ -58,14 +64,17 @@ class Info(NamedTuple):
 Box = tuple[int, int, int, int]
 
 
-def stored_side(data: ConfigDict) -> int:
-    """Pixels of the shorter side of a kept image: the smallest crop must not be enlarged."""
-    return math.ceil(math.sqrt(2) * data.image_size) if data.crop_prob > 0 else data.image_size
+def stored_shape(data: ConfigDict) -> Shape:
+    """What a kept image covers: the smallest crop must not be enlarged."""
+    shape = shape_of(data.image_size)
+    if data.crop_prob > 0:
+        return Shape(*(math.ceil(math.sqrt(2) * side) for side in shape))
+    return shape
 
 
-def stored_ratio(data: ConfigDict) -> float:
-    """Of the longer side of a kept image to its shorter one, at most."""
-    return MOST_LONG if data.crop_prob > 0 else 1.0
+def stored_excess(data: ConfigDict) -> float:
+    """How many times as long as that shape one side of a kept image may be."""
+    return MOST_LONG if data.crop_prob > 0 and data.fit == "crop" else 1.0
 
 
 _MAKING = threading.Lock()
@@ -113,10 +122,10 @@ def read_image(source: Source, index: int, data: ConfigDict) -> tuple[Info, np.n
         with source.read(index) as opened:
             require_size(opened)
             width, height = opened.size
-            side, format_ = stored_side(data), opened.format or ""
+            shape, format_ = stored_shape(data), opened.format or ""
             plain = opened.mode in ("1", "L", "LA", "F") or opened.mode.startswith("I")
             # JPEG: decode no larger than is of use.
-            opened.draft(None, (2 * side, 2 * side))
+            opened.draft(None, (2 * shape.width, 2 * shape.height))
             with in_flight(opened):
                 opened.load()
                 if opened.getexif().get(_ORIENTATION, 1) >= 5:
@@ -127,7 +136,7 @@ def read_image(source: Source, index: int, data: ConfigDict) -> tuple[Info, np.n
                     and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
                 )
                 profile = profile_of(image)
-                array = prepare(image, side, data.mode, stored_ratio(data))
+                array = prepare(image, shape, data.mode, stored_excess(data), data.fit)
     except MemoryError:
         raise UserError(
             "data.path", source.names[index], "there is not enough memory to decode it", "free some"
@@ -139,13 +148,16 @@ def read_image(source: Source, index: int, data: ConfigDict) -> tuple[Info, np.n
     return Info(*known), array
 
 
-def prepare(image: Image.Image, side: int, mode: str, ratio: float = math.inf) -> np.ndarray:
-    """An image of any kind: uint8 (H, W, C), its shorter side ``side`` pixels.
+def prepare(
+    image: Image.Image, shape: Shape, mode: str, excess: float = math.inf, fit: str = "crop"
+) -> np.ndarray:
+    """An image of any kind, just large enough to cover ``shape``: uint8 (H, W, C).
 
-    Its middle, where the longer side is more than ``ratio`` times the shorter one. Resizing is
-    bilinear with antialiasing, as in lightweight-gan. Turns it upright by its EXIF tag, takes the
-    first frame, brings values to 8 bits and colours to sRGB, and lays transparent images over white
-    unless ``mode`` is rgba, where fully transparent pixels become black.
+    Its middle, where a side is more than ``excess`` times as long as the shape's; with another
+    ``fit``, a name in ``FITS``, exactly the shape. Resizing is bilinear with antialiasing, as in
+    lightweight-gan. Turns it upright by its EXIF tag, takes the first frame, brings values to 8
+    bits and colours to sRGB, and lays transparent images over white unless ``mode`` is rgba, where
+    fully transparent pixels become black.
     """
     image = upright(to_8_bits(image).image)
     if image.has_transparency_data:
@@ -160,7 +172,7 @@ def prepare(image: Image.Image, side: int, mode: str, ratio: float = math.inf) -
         image = image.convert("L" if image.mode == "1" else "RGB")
     elif not convert and image.mode != PIL_MODES[mode]:
         image = image.convert(PIL_MODES[mode])
-    size, box = _kept_part(image.size, side, ratio)
+    size, box = FITS[fit](image.size, (shape.width, shape.height), excess)
     # A quick average first, to no less than twice the size, as JPEG's decoder takes it too.
     small = image.resize(size, Image.Resampling.BILINEAR, box, reducing_gap=2.0)
     if convert:
@@ -171,16 +183,22 @@ def prepare(image: Image.Image, side: int, mode: str, ratio: float = math.inf) -
     if mode == "rgba":
         # What lies under alpha 0 is arbitrary.
         array = array * (array[..., 3:] > 0)
-    return array if array.ndim == 3 else array[..., None]
+    array = array if array.ndim == 3 else array[..., None]
+    return _padded(array, shape, mode) if fit == "pad" else array
 
 
-def _kept_part(
-    whole: tuple[int, int], side: int, ratio: float
-) -> tuple[tuple[int, int], tuple[float, float, float, float]]:
-    """The size to which an image (width, height) is resized, and the box of it that is kept."""
-    scale = side / min(whole)
-    resized = [max(side, round(length * scale)) for length in whole]
-    size = tuple(int(min(length, side * ratio)) for length in resized)
+# Width and height.
+_Size = tuple[int, int]
+_Part = tuple[_Size, tuple[float, float, float, float]]
+
+
+def _covering(whole: _Size, sides: _Size, excess: float) -> _Part:
+    """The size to which an image is resized to cover ``sides``, and the box of it that is kept."""
+    scale = max(side / length for side, length in zip(sides, whole, strict=True))
+    resized = [max(side, round(length * scale)) for side, length in zip(sides, whole, strict=True)]
+    size = tuple(
+        int(min(length, side * excess)) for side, length in zip(sides, resized, strict=True)
+    )
     first = [
         round((length - kept) / 2) * own / length
         for length, kept, own in zip(resized, size, whole, strict=True)
@@ -190,6 +208,48 @@ def _kept_part(
         for start, length, kept, own in zip(first, resized, size, whole, strict=True)
     ]
     return size, (*first, *last)
+
+
+def _within(whole: _Size, sides: _Size, excess: float) -> _Part:
+    """The size to which an image is resized to lie within ``sides``; all of it is kept."""
+    del excess
+    scale = min(side / length for side, length in zip(sides, whole, strict=True))
+    return tuple(max(1, round(length * scale)) for length in whole), (0, 0, *whole)
+
+
+def _stretched(whole: _Size, sides: _Size, excess: float) -> _Part:
+    del excess
+    return sides, (0, 0, *whole)
+
+
+# How images of another shape come to that of ``data.image_size``.
+FITS: dict[str, Callable[[_Size, _Size, float], _Part]] = {
+    "crop": _covering,
+    "pad": _within,
+    "stretch": _stretched,
+}
+
+
+def _padded(array: np.ndarray, shape: Shape, mode: str) -> np.ndarray:
+    """Amid white, or amid nothing where there is alpha."""
+    missing = [side - own for side, own in zip(shape, array.shape[:2], strict=True)]
+    widths = [(total // 2, total - total // 2) for total in missing]
+    return np.pad(array, (*widths, (0, 0)), constant_values=0 if mode == "rgba" else 255)
+
+
+def unfitted(image: np.ndarray, fit: str, aspect: float) -> np.ndarray:
+    """uint8 (H, W, C) as images were before they were made to fit: ``aspect``, width by height.
+
+    What was padded loses its border; what was stretched is enlarged one way.
+    """
+    height, width = image.shape[:2]
+    if fit == "pad":
+        left, top, right, bottom = centre_box(height, width, aspect)
+        return image[top:bottom, left:right]
+    if fit == "stretch":
+        whole = Shape(max(height, round(width / aspect)), max(width, round(height * aspect)))
+        return resize(image, whole, (0, 0, width, height))
+    return image
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -209,42 +269,47 @@ def to_rgb(images: np.ndarray, background: str) -> np.ndarray:
     return np.broadcast_to(images, (*images.shape[:-1], 3))
 
 
-def centre_box(height: int, width: int) -> Box:
-    """The square in the middle."""
-    side = min(height, width)
-    left, top = round((width - side) / 2), round((height - side) / 2)
-    return left, top, left + side, top + side
+def centre_box(height: int, width: int, aspect: float = 1.0) -> Box:
+    """The largest box in the middle that is ``aspect`` times as wide as high."""
+    w, h = min(width, round(height * aspect)), min(height, round(width / aspect))
+    left, top = round((width - w) / 2), round((height - h) / 2)
+    return left, top, left + w, top + h
 
 
-def draw_crop(height: int, width: int, prob: float, key: Sequence[int]) -> Box:
+def draw_crop(height: int, width: int, prob: float, key: Sequence[int], aspect: float = 1.0) -> Box:
     """A random box with probability ``prob``, else the middle; ``key`` alone decides.
 
-    It has half to all of the image's area and a ratio of its sides of 0.98 to 1.02, as in
-    lightweight-gan.
+    It has half to all of the image's area and a ratio of its sides of 0.98 to 1.02 times
+    ``aspect``, as in lightweight-gan.
     """
     rng = np.random.default_rng(key)
     if rng.random() < prob:
         for _ in range(10):
             area = height * width * rng.uniform(0.5, 1.0)
-            ratio = math.exp(rng.uniform(math.log(0.98), math.log(1.02)))
+            ratio = aspect * math.exp(rng.uniform(math.log(0.98), math.log(1.02)))
             w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if w <= width and h <= height:
                 left, top = rng.integers(width - w + 1), rng.integers(height - h + 1)
                 return left, top, left + w, top + h
     # Also where an image is too long for such a crop.
-    return centre_box(height, width)
+    return centre_box(height, width, aspect)
 
 
-def resize(array: np.ndarray, size: int, box: Box) -> np.ndarray:
-    """The box of uint8 (H, W, C) at (size, size, C), bilinear with antialiasing."""
+def resize(array: np.ndarray, shape: Shape, box: Box) -> np.ndarray:
+    """The box of uint8 (H, W, C) at the shape, bilinear with antialiasing."""
     left, top, right, bottom = box
-    if (right - left, bottom - top) == (size, size):
+    if (bottom - top, right - left) == shape:
         return array[top:bottom, left:right]
     image = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
-    resized = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(resized).reshape(size, size, -1)
+    resized = image.resize((shape.width, shape.height), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(resized).reshape(*shape, -1)
 
 
-def crop(array: np.ndarray, size: int, prob: float, key: Sequence[int]) -> np.ndarray:
-    """uint8 (H, W, C) at (size, size, C): a random-resized crop as ``draw_crop`` draws it."""
-    return resize(array, size, draw_crop(*array.shape[:2], prob, key))
+def middle(array: np.ndarray, shape: Shape, at: Shape | None = None) -> np.ndarray:
+    """The middle of uint8 (H, W, C) that the shape leaves; at this shape, or ``at`` another."""
+    return resize(array, at or shape, centre_box(*array.shape[:2], shape.aspect))
+
+
+def crop(array: np.ndarray, shape: Shape, prob: float, key: Sequence[int]) -> np.ndarray:
+    """uint8 (H, W, C) at the shape: a random-resized crop as ``draw_crop`` draws it."""
+    return resize(array, shape, draw_crop(*array.shape[:2], prob, key, shape.aspect))

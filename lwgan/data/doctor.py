@@ -8,9 +8,14 @@ from lwgan.data.dataset import Dataset
 from lwgan.data.duplicates import find_pairs
 from lwgan.data.folder import not_looked_at
 from lwgan.data.values import Profile
+from lwgan.settings.shapes import LONGEST, Shape, named
 
 # Longer than so many times its width, or the other way round.
 _EXTREME = 3
+
+
+# Of an image, that another shape must save before it is spoken of.
+_WORTH = 0.05
 
 
 def summary(dataset: Dataset) -> str:
@@ -30,23 +35,53 @@ def _shapes(dataset: Dataset) -> Iterator[str]:
     formats = {name.decode() or "drawn": n for name, n in zip(names, counts, strict=True)}
     widths, heights = (infos[side].astype(int) for side in ("width", "height"))
     shorter, longer = np.minimum(widths, heights), np.maximum(widths, heights)
-    small = int((shorter < dataset.image_size).sum())
+    height, width = dataset.shape
+    small = int(((widths < width) | (heights < height)).sum())
     ratios = widths / heights
-    lost = float(np.mean(1 - shorter / longer))
     yield "formats: " + ", ".join(f"{name} {n}" for name, n in sorted(formats.items()))
     yield (
         f"shorter side: {shorter.min()} to {shorter.max()} px, median {np.median(shorter):.0f}; "
-        f"{small} below {dataset.image_size} px, enlarged"
+        f"{small} below {named(dataset.shape)} px, enlarged"
     )
     yield (
         f"width / height: {ratios.min():.2f} to {ratios.max():.2f}, "
-        f"median {np.median(ratios):.2f}; "
-        f"the middle square cuts away {lost:.0%} of an image on average"
+        f"median {np.median(ratios):.2f}; {_fit(dataset, ratios)}"
     )
     if (longer > _EXTREME * shorter).any():
         yield _counted(dataset, longer > _EXTREME * shorter, "{} of them over 3:1 or below 1:3")
     alpha, grey = (infos[name].mean() for name in ("alpha", "grey"))
     yield f"transparent in part: {alpha:.0%}; grey: {grey:.0%}"
+
+
+def _fit(dataset: Dataset, ratios: np.ndarray) -> str:
+    """What the shape costs, and which would cost less."""
+    shape = dataset.shape
+    lost = cut_away(ratios, shape)
+    if dataset.fit == "pad":
+        return f"{lost:.0%} of a padded image is plain on average"
+    if dataset.fit == "stretch":
+        most = max(shape.aspect / ratios.min(), ratios.max() / shape.aspect)
+        return f"stretched up to {most:.2f} times as much one way as the other"
+    which = "square" if shape.height == shape.width else named(shape)
+    line = f"the middle {which} cuts away {lost:.0%} of an image on average"
+    best = min(others(shape), key=lambda other: cut_away(ratios, other))
+    if lost - cut_away(ratios, best) > _WORTH:
+        line += f", data.image_size={named(best)} {cut_away(ratios, best):.0%}"
+    return line
+
+
+def cut_away(ratios: np.ndarray, shape: Shape) -> float:
+    """The mean share of images of these widths by height that lies outside of their middle."""
+    return float(np.mean(1 - np.minimum(ratios, shape.aspect) / np.maximum(ratios, shape.aspect)))
+
+
+def others(shape: Shape) -> list[Shape]:
+    """Shapes of as many layers, up to 3:1: 4 by 4 to 12 of a power of two, either way."""
+    step = shape.size // 4
+    longer = [step * parts for parts in range(4, 13) if step * parts <= LONGEST]
+    return [Shape(shape.size, side) for side in longer] + [
+        Shape(side, shape.size) for side in longer
+    ]
 
 
 def _values(dataset: Dataset) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lwgan.data.dataset import RECORD
-from lwgan.data.decode import PIL_MODES, Info, centre_box, read_image, resize, stored_side
+from lwgan.data.decode import PIL_MODES, Info, how_kept, middle, read_image, stored_shape
 from lwgan.data.duplicates import TINY, perceptual_hashes
 from lwgan.data.formats import openers
 from lwgan.data.limits import num_cores
@@ -20,6 +21,7 @@ from lwgan.data.source import Source, digest_of
 from lwgan.data.threads import plain_map
 from lwgan.errors import UserError
 from lwgan.runs.bars import counted
+from lwgan.settings.shapes import Shape, shape_of
 
 # Of the files that keep images; another number and they are made anew.
 _FORMAT = 2
@@ -65,8 +67,8 @@ def decode_all(source: Source, data: ConfigDict, put: Callable[[np.ndarray], obj
             infos[list(found)] = _records(list(found.values()), data)
         return [found[index][1] if index in found else nothing for index in indices]
 
-    side = stored_side(data)
-    ahead = max(2 * _MOST_THREADS, _AHEAD // (side * side * len(PIL_MODES[data.mode])))
+    size = math.prod(stored_shape(data)) * len(PIL_MODES[data.mode])
+    ahead = max(2 * _MOST_THREADS, _AHEAD // size)
     workers = data.num_threads if data.num_threads > 0 else min(num_cores(), _MOST_THREADS)
     arrays = plain_map(some, range(count), workers, ahead)
     for array in counted(arrays, "Reading images", count):
@@ -83,7 +85,8 @@ def _records(images: list[tuple[Info, np.ndarray]], data: ConfigDict) -> np.ndar
     for name, column in zip(Info._fields, zip(*infos, strict=True), strict=True):
         records[name] = column
     # Of the middle, so that random crops change nothing about which images look alike.
-    tiny = np.stack([resize(array, TINY, centre_box(*array.shape[:2])) for array in arrays])
+    shape = shape_of(data.image_size)
+    tiny = np.stack([middle(array, shape, Shape(TINY, TINY)) for array in arrays])
     tiny = tiny[..., :3].astype(np.int16)
     records["hash"] = perceptual_hashes(tiny)
     if data.mode != "grey":
@@ -138,4 +141,4 @@ def key_of(source: Source, data: ConfigDict) -> str:
     """Of all that the images at training size depend on."""
     contents = hashlib.sha256(source.digests.tobytes()).hexdigest()
     parts = (_FORMAT, openers(), contents, data.mode, data.image_size)
-    return hashlib.sha256(repr((*parts, data.crop_prob > 0)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((*parts, *how_kept(data))).encode()).hexdigest()[:16]

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lwgan.data.source import Source, digest_of, fingerprint_of
 from lwgan.errors import UserError
+from lwgan.settings.shapes import shape_of
 
 # Ranges of code points of OpenMoji 17 (inclusive).
 SUBSETS = {
@@ -72,12 +73,12 @@ def open_openmoji(data: ConfigDict, *, keep: bool = True) -> Source:
     ranges = SUBSETS[data.subset]
     points = [p for first, last in ranges for p in range(first, last + 1) if p in drawn]
     # Reduced later: the font itself is drawn without smooth edges.
-    side = 4 * data.image_size
-    font = ImageFont.truetype(str(font_path), int(0.9 * side))
+    height, width = (4 * side for side in shape_of(data.image_size))
+    font = ImageFont.truetype(str(font_path), int(0.9 * min(height, width)))
 
     def read(index: int) -> Image.Image:
-        image = Image.new("RGBA", (side, side), (255, 255, 255, 0))
-        middle = (side / 2, side / 2)
+        image = Image.new("RGBA", (width, height), (255, 255, 255, 0))
+        middle = (width / 2, height / 2)
         ImageDraw.Draw(image).text(
             middle, chr(points[index]), font=font, embedded_color=True, anchor="mm"
         )

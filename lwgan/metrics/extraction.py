@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from PIL import __version__ as PILLOW
 
 from lwgan.data.dataset import Dataset
-from lwgan.data.decode import to_rgb
+from lwgan.data.decode import how_kept, to_rgb
 from lwgan.data.threads import parallel_map
 from lwgan.errors import UserError
 from lwgan.metrics.frechet import Moments, stream
@@ -109,7 +109,7 @@ def extract_dataset(
         return images[:, :, ::-1] if mirrored else images
 
     looked_at = hashlib.sha256(dataset.contents[indices].tobytes()).hexdigest()
-    decoded = (PILLOW, data.mode, data.image_size, data.crop_prob > 0)
+    decoded = (PILLOW, data.mode, data.image_size, *how_kept(data))
     return extract_once(
         features,
         parallel_map(batch, range(-(-len(indices) // size)), data.num_threads),

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from lwgan.models.discriminator import Discriminator
 from lwgan.models.generator import Generator, draw_noise
 from lwgan.models.placement import AXIS
+from lwgan.settings.shapes import shape_of
 
 # A tree of float32 arrays.
 Params = Any
@@ -73,11 +74,13 @@ def generator_shapes(generator: Generator) -> Params:
     return jax.eval_shape(init, jax.random.key(0))
 
 
-def discriminator_shapes(discriminator: Discriminator, image_size: int, channels: int) -> Params:
+def discriminator_shapes(
+    discriminator: Discriminator, image_size: int | str, channels: int
+) -> Params:
     """Shapes of the discriminator's ``params`` for such images; nothing is computed."""
 
     def init(key: jax.Array) -> Params:
-        images = jnp.zeros((1, image_size, image_size, channels))
+        images = jnp.zeros((1, *shape_of(image_size), channels))
         return discriminator.init(key, images, jnp.int32(0))["params"]
 
     return jax.eval_shape(init, jax.random.key(0))

@@ -8,27 +8,29 @@ import jax.numpy as jnp
 
 from lwgan.models.attention import Attention
 from lwgan.models.layers import Conv, Decoder, Downsample, blur, leaky_relu, resize_nearest
+from lwgan.settings.shapes import Shape, shape_of
 
 
 class DiscriminatorOutput(NamedTuple):
     """What the discriminator says of images, all float32."""
 
-    # (B, N): N is 1 or 25.
+    # (B, N): N is 1; or 25, of another shape others.
     logits: jax.Array
     # (B, 1), of the 32 px head.
     side_logits: jax.Array
-    # (B, R, R, C), R = recon_size: the whole image as the decoder sees it.
+    # (B, R, R, C), R = recon_size, or of the images' shape: the whole as the decoder sees it.
     painted: jax.Array
     # The same for one quadrant of the image, from 512 px on.
     painted_quadrant: jax.Array | None
 
 
 class Discriminator(nn.Module):
-    """Images (B, S, S, C) in [0, 1] and a quadrant -> ``DiscriminatorOutput``.
+    """Images (B, H, W, C) in [0, 1] and a quadrant -> ``DiscriminatorOutput``.
 
     ``quadrant``, an int32 () in 0 … 3 (row by row), says which quarter the second decoder paints.
-    The features at S pixels have ``2**fmap_inverse_coef / S`` channels, at most ``fmap_max``.
-    ``output_size`` 1 or 5 gives 1 or 25 logits.
+    The features at S pixels, which are S × S for square images, have ``2**fmap_inverse_coef / S``
+    channels, at most ``fmap_max``. ``output_size`` 1 or 5 gives 1 or 25 logits, the latter more for
+    images that are not square.
     """
 
     fmap_max: int
@@ -48,10 +50,11 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, quadrant: jax.Array) -> DiscriminatorOutput:
-        x = self._strided(images.astype(self.dtype))
+        shape = Shape(*images.shape[1:3])
+        x = self._strided(images.astype(self.dtype), shape.size)
         features = {}
         shrink = nn.remat(Downsample) if self.remat else Downsample
-        while (size := x.shape[1]) > 8:
+        for size in sizes(min(shape.size, 256), 8):
             if size in self.attn_resolutions:
                 x = self._attention(f"attention_{size}")(x)
             x = shrink(
@@ -65,7 +68,7 @@ class Discriminator(nn.Module):
         decode = self._decoder(images.shape[-1])
         painted = decode("decoder")(features[8])
         painted_quadrant = None
-        if images.shape[1] >= 512:
+        if shape.size >= 512:
             painted_quadrant = decode("quadrant_decoder")(take_quadrant(features[16], quadrant))
         output = DiscriminatorOutput(
             self._logits(features[8]),
@@ -87,9 +90,9 @@ class Discriminator(nn.Module):
             self.recon_size, channels, self.icnr_init, dtype=self.dtype, name=name
         )
 
-    def _strided(self, x: jax.Array) -> jax.Array:
+    def _strided(self, x: jax.Array, first: int) -> jax.Array:
         """Halves images of more than 256 px down to 256 px."""
-        while (size := x.shape[1]) > 256:
+        for size in sizes(first, 256):
             features = self._features(256) if size == 512 else x.shape[-1]
             if self.antialias:
                 x = blur(x)
@@ -100,19 +103,21 @@ class Discriminator(nn.Module):
         return x
 
     def _logits(self, x: jax.Array) -> jax.Array:
-        """(B, 8, 8, C) -> (B, output_size²)."""
+        """(B, 8, 8, C) -> (B, output_size²), or of another shape."""
+        kernel: int | tuple[int, int] = 4
         if self.output_size == 5:
             x = Conv(x.shape[-1], dtype=self.dtype, name="logits_hidden")(x)
         else:
             if self.antialias:
                 x = blur(x)
             x = Conv(x.shape[-1], 3, stride=2, padding=1, dtype=self.dtype, name="logits_hidden")(x)
-        x = Conv(1, 4, dtype=self.dtype, name="logits")(leaky_relu(x))
+            kernel = x.shape[1:3]
+        x = Conv(1, kernel, dtype=self.dtype, name="logits")(leaky_relu(x))
         return x.reshape(x.shape[0], -1)
 
     def _side_logits(self, images: jax.Array) -> jax.Array:
-        """The head that sees the image at 32 px: (B, S, S, C) -> (B, 1)."""
-        x = resize_nearest(images, 32)
+        """The head that sees the image at 32 px: (B, H, W, C) -> (B, 1)."""
+        x = resize_nearest(images, Shape(*images.shape[1:3]).at(32)[0])
         x = Conv(self.side_channels, 3, padding=1, dtype=self.dtype, name="side_conv")(x)
         if self.side_attention:
             x = self._attention("side_attention_32")(x)
@@ -122,21 +127,27 @@ class Discriminator(nn.Module):
         if self.side_attention:
             x = self._attention("side_attention_16")(x)
         x = nn.avg_pool(x, (4, 4), (4, 4))
-        return Conv(1, 4, dtype=self.dtype, name="side_logits")(x).reshape(-1, 1)
+        return Conv(1, x.shape[1:3], dtype=self.dtype, name="side_logits")(x).reshape(-1, 1)
 
 
-def blocks(image_size: int) -> list[tuple[str, ...]]:
+def sizes(first: int, last: int) -> list[int]:
+    """The sizes in pixels that are halved on the way from ``first`` down to ``last``."""
+    return [last * 2**i for i in range((first // last).bit_length() - 1, 0, -1)]
+
+
+def blocks(image_size: int | str) -> list[tuple[str, ...]]:
     """The blocks from the image on, highest resolution first: what their modules may be called.
 
     A block halves its input, down to 8 px; its attention, if it has one, goes before. The 32 px
     head, the logits and the decoders belong to none.
     """
-    sizes = [2**i for i in range(image_size.bit_length() - 2, 2, -1)]
-    return [(f"strided_{size}", f"attention_{2 * size}", f"block_{size}") for size in sizes]
+    halved = sizes(shape_of(image_size).size, 8)
+    return [(f"strided_{size // 2}", f"attention_{size}", f"block_{size // 2}") for size in halved]
 
 
 def take_quadrant(x: jax.Array, quadrant: jax.Array) -> jax.Array:
     """(B, 2 H, 2 W, C) -> its quarter (B, H, W, C); ``quadrant`` counts row by row from 0."""
-    half = x.shape[1] // 2
-    start = (0, quadrant // 2 * half, quadrant % 2 * half, 0)
-    return jax.lax.dynamic_slice(x, start, (x.shape[0], half, half, x.shape[3]))
+    batch, *whole, channels = x.shape
+    height, width = (side // 2 for side in whole)
+    start = (0, quadrant // 2 * height, quadrant % 2 * width, 0)
+    return jax.lax.dynamic_slice(x, start, (batch, height, width, channels))

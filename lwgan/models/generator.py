@@ -19,6 +19,7 @@ from lwgan.models.layers import (
     kaiming_normal,
     torch_bias,
 )
+from lwgan.settings.shapes import shape_of
 
 # Skip-layer excitation: the features at the first size gate those at the second (in pixels).
 EXCITATIONS = {16: 128, 32: 256, 64: 512, 128: 1024}
@@ -31,23 +32,32 @@ OUTPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def noise_sizes(image_size: int) -> tuple[int, ...]:
-    """The sizes in pixels at which the generator adds noise, 8 to ``image_size``."""
-    return tuple(2**r for r in range(3, int(math.log2(image_size)) + 1))
+def noise_sizes(image_size: int | str) -> tuple[int, ...]:
+    """The sizes in pixels at which the generator adds noise, from 8 on."""
+    return tuple(2**r for r in range(3, shape_of(image_size).size.bit_length()))
 
 
-def draw_noise(keys: jax.Array, image_size: int) -> tuple[jax.Array, ...]:
-    """One image's noise per key: (B,) keys -> a (B, S, S, 1) standard normal for each size S."""
-    sizes = noise_sizes(image_size)
-    ends = list(itertools.accumulate(size**2 for size in sizes))
+def noise_shapes(image_size: int | str) -> tuple[tuple[int, int], ...]:
+    """Rows and columns at these sizes."""
+    shape = shape_of(image_size)
+    return tuple(shape.at(size) for size in noise_sizes(image_size))
+
+
+def draw_noise(keys: jax.Array, image_size: int | str) -> tuple[jax.Array, ...]:
+    """One image's noise per key: (B,) keys -> a (B, H, W, 1) standard normal for each shape."""
+    shapes = noise_shapes(image_size)
+    ends = list(itertools.accumulate(map(math.prod, shapes)))
     # One draw for all sizes: each more would take a second to compile.
     flat = jax.vmap(lambda key: jax.random.normal(key, (ends[-1],)))(keys)
     parts = jnp.split(flat, ends[:-1], axis=1)
-    return tuple(part.reshape(-1, size, size, 1) for part, size in zip(parts, sizes, strict=True))
+    return tuple(part.reshape(-1, *own, 1) for part, own in zip(parts, shapes, strict=True))
 
 
 class Generator(nn.Module):
-    """Latents (B, latent_dim) and noise -> float32 images (B, image_size, image_size, channels).
+    """Latents (B, latent_dim) and noise -> float32 images (B, H, W, channels).
+
+    ``image_size`` is the side of a square, or names another shape, such as "256x384". A layer of
+    ``S`` pixels is one of S × S features for a square.
 
     The images are meant for [0, 1], and bounded if ``output``, a name in ``OUTPUTS``, bounds them.
     ``noise`` is what ``draw_noise`` returns.
@@ -56,7 +66,7 @@ class Generator(nn.Module):
     Collection ``batch_stats`` holds the running statistics, written when ``train``.
     """
 
-    image_size: int
+    image_size: int | str
     channels: int
     latent_dim: int
     fmap_max: int
@@ -84,7 +94,8 @@ class Generator(nn.Module):
     def __call__(
         self, latents: jax.Array, noise: tuple[jax.Array, ...], *, train: bool
     ) -> jax.Array:
-        x = Initial(self.latent_dim, self.axis_name, dtype=self.dtype, name="initial")(
+        shape = shape_of(self.image_size)
+        x = Initial(self.latent_dim, shape.at(4), self.axis_name, dtype=self.dtype, name="initial")(
             latents, train=train
         )
         excite = FrequencyContext if self.freq_chan_attn else GlobalContext
@@ -109,7 +120,7 @@ class Generator(nn.Module):
                 name=f"block_{size}",
             )(x, drawn, train)
             target = EXCITATIONS.get(size, math.inf)
-            if target <= self.image_size:
+            if target <= shape.size:
                 gates[target] = excite(
                     self.features(target), dtype=self.dtype, name=f"excitation_{target}"
                 )(x)
@@ -120,9 +131,10 @@ class Generator(nn.Module):
 
 
 class Initial(nn.Module):
-    """Latents (B, D) -> features (B, 4, 4, D) of unit length at each pixel."""
+    """Latents (B, D) -> features (B, *shape, D) of unit length at each pixel."""
 
     latent_dim: int
+    shape: tuple[int, int]
     axis_name: str | None
     dtype: jnp.dtype = jnp.float32
 
@@ -131,8 +143,8 @@ class Initial(nn.Module):
         # PyTorch takes the transposed convolution's fan-in from its outputs: 2 D channels times
         # 4×4.
         features = 2 * self.latent_dim
-        init = torch_bias(features * 16)
-        kernel = self.param("kernel", init, (self.latent_dim, 4, 4, features))
+        init = torch_bias(features * math.prod(self.shape))
+        kernel = self.param("kernel", init, (self.latent_dim, *self.shape, features))
         bias = self.param("bias", init, (features,))
         x = jnp.einsum("bd,dhwf->bhwf", latents.astype(self.dtype), kernel.astype(self.dtype))
         # Batch normalisation cancels this bias: see Conv.train_bias.

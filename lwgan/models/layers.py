@@ -44,16 +44,16 @@ def blur(x: jax.Array) -> jax.Array:
     return (x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:]) / 4
 
 
-def resize_nearest(x: jax.Array, size: int) -> jax.Array:
-    """Resizes square images (B, S, S, C) to (B, size, size, C), S / size or size / S whole.
+def resize_nearest(x: jax.Array, rows: int) -> jax.Array:
+    """Resizes images (B, H, W, C) to so many rows, H / rows or rows / H whole; columns follow.
 
-    Takes the pixel at floor(i · S / size), as PyTorch's nearest does; ``jax.image.resize`` takes
+    Takes the pixel at floor(i · H / rows), as PyTorch's nearest does; ``jax.image.resize`` takes
     another.
     """
-    side = x.shape[1]
-    if size <= side:
-        return x[:, :: side // size, :: side // size]
-    return x.repeat(size // side, 1).repeat(size // side, 2)
+    height = x.shape[1]
+    if rows <= height:
+        return x[:, :: height // rows, :: height // rows]
+    return x.repeat(rows // height, 1).repeat(rows // height, 2)
 
 
 def pixel_shuffle(x: jax.Array) -> jax.Array:
@@ -75,7 +75,7 @@ class Conv(nn.Module):
     """
 
     features: int
-    size: int = 1
+    size: int | tuple[int, int] = 1
     stride: int = 1
     padding: int | tuple[int, int] = 0
     use_bias: bool = True
@@ -86,11 +86,12 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (self.size, self.size, x.shape[-1], self.features)
+        size = (self.size,) * 2 if isinstance(self.size, int) else self.size
+        shape = (*size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         pad = (self.padding,) * 2 if isinstance(self.padding, int) else self.padding
-        if self.size == self.stride == 1 and not any(pad):
+        if size == (1, 1) and self.stride == 1 and not any(pad):
             # The same, but XLA's gradient of such a convolution's kernel takes ten times as long on
             # a CPU.
             y = jnp.einsum("bhwc,cf->bhwf", x, kernel[0, 0])
@@ -194,7 +195,7 @@ class Downsample(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Paints the image again from features: (B, S, S, C) -> (B, size, size, channels)."""
+    """Paints the image again from features of 8 pixels, at ``size`` pixels: (B, H, W, channels)."""
 
     size: int
     channels: int
@@ -203,8 +204,9 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        while x.shape[1] < self.size:
-            side = 2 * x.shape[1]
+        side = 8
+        while side < self.size:
+            side *= 2
             x = Upsample(self.icnr_init, dtype=self.dtype, name=f"upsample_{side}")(x)
             features = 2 * self.channels if side == self.size else x.shape[-1] // 2 * 2
             x = Conv(features, 3, padding=1, dtype=self.dtype, name=f"conv_{side}")(x)
@@ -238,25 +240,25 @@ class FrequencyContext(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        pooled = jnp.einsum("bhwc,hwc->bc", x, frequency_weights(*x.shape[2:]).astype(x.dtype))
+        pooled = jnp.einsum("bhwc,hwc->bc", x, frequency_weights(*x.shape[1:]).astype(x.dtype))
         pooled = pooled.reshape(-1, 1, 1, x.shape[-1])
         return _gate(pooled, max(3, self.features // 4), self.features, self.dtype)
 
 
-def frequency_weights(side: int, channels: int) -> jax.Array:
-    """The cosines (side, side, channels) of ``FrequencyContext``.
+def frequency_weights(height: int, width: int, channels: int) -> jax.Array:
+    """The cosines (height, width, channels) of ``FrequencyContext``.
 
     Sixteen groups of channels take the frequencies (0, 0) … (0, 7), (0, 0) … (7, 0), vertical
     first; the channels left over have weight zero.
     """
 
-    def cosine(frequency: int) -> jax.Array:
+    def cosine(frequency: int, side: int) -> jax.Array:
         scale = 1.0 if frequency == 0 else math.sqrt(2)
         position = (jnp.arange(side) + 0.5) / side
         return jnp.cos(jnp.pi * frequency * position) * scale / math.sqrt(side)
 
     pairs = [(0, v) for v in range(8)] + [(u, 0) for u in range(8)]
-    waves = jnp.stack([jnp.outer(cosine(u), cosine(v)) for u, v in pairs], axis=-1)
+    waves = jnp.stack([jnp.outer(cosine(u, height), cosine(v, width)) for u, v in pairs], axis=-1)
     group = channels // 16
     return jnp.pad(jnp.repeat(waves, group, -1), ((0, 0), (0, 0), (0, channels - 16 * group)))
 

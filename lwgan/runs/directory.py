@@ -37,6 +37,8 @@ class RunInfo:
     changes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     # The run that this one began from: its path from here, and the step of its checkpoint.
     init_from: dict[str, Any] | None = None
+    # The median of widths by height of the images; None: not known.
+    aspect: float | None = None
 
 
 @dataclasses.dataclass
@@ -133,6 +135,7 @@ def _info_of(values: Any) -> RunInfo:
         "aim_run": str | None,
         "changes": list,
         "init_from": dict | None,
+        "aspect": float | None,
     }
     if not isinstance(values, dict) or not isinstance(values.get("format"), int):
         raise ValueError("it has no format of a run")
@@ -209,7 +212,9 @@ def require_writable(workdir: pathlib.Path) -> None:
             path.open("ab").close()
 
 
-def record_start(run: Run, config: ConfigDict, fingerprint: str, step: int) -> None:
+def record_start(
+    run: Run, config: ConfigDict, fingerprint: str, step: int, aspect: float | None = None
+) -> None:
     """Makes the directory, and records versions and what has changed since the last start.
 
     Raises:
@@ -221,7 +226,7 @@ def record_start(run: Run, config: ConfigDict, fingerprint: str, step: int) -> N
         changed["fingerprint"] = (run.info.fingerprint, fingerprint)
     for name, (old, new) in changed.items():
         run.info.changes.append({"step": step, "setting": name, "from": old, "to": new})
-    run.config, run.info.fingerprint = config, fingerprint
+    run.config, run.info.fingerprint, run.info.aspect = config, fingerprint, aspect
     versions = {name: importlib.metadata.version(name) for name in ("jax", "flax")}
     run.info.versions = {"lwgan": lwgan.__version__, **versions}
     run.write()

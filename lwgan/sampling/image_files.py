@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -39,12 +39,13 @@ def write_images(
     extension: str | None,
     npy: bool,
     columns: int | None,
+    finish: Callable[[np.ndarray], np.ndarray],
 ) -> None:
     """Writes float32 (H, W, C) images, one for each name, and ``grid.png`` of the first of them.
 
     Without an extension (png, webp, jpg) there are no files of single images. ``npy`` adds
     ``samples.npy``, float32 (B, H, W, C), before clipping. ``columns`` are the grid's, which is
-    nearly square without.
+    nearly square without. ``finish`` makes uint8 (H, W, C) what is to be seen.
     """
     first = next(images)
     in_grid = max(1, GRID_PIXELS // (first.shape[0] * first.shape[1]))
@@ -57,7 +58,7 @@ def write_images(
         for name, image in tqdm(every, total=len(names), unit="images", disable=None):
             if npy:
                 array.write(image.astype("<f4").tobytes())
-            rounded = to_uint8(image)
+            rounded = finish(to_uint8(image))
             if extension:
                 save_image(folder / f"{name}.{extension}", rounded)
             if len(of_grid) < in_grid:

@@ -12,7 +12,7 @@ import numpy as np
 from lwgan.errors import UserError
 from lwgan.keys import Draw, draw_latents, image_keys
 from lwgan.models.build import CHANNELS, Params
-from lwgan.models.generator import Generator, draw_noise, noise_sizes
+from lwgan.models.generator import Generator, draw_noise, noise_shapes
 from lwgan.models.placement import divided, fetch, put, whole
 
 
@@ -158,11 +158,10 @@ def _latents(latent_dim: int, seeds: jax.Array, numbers: jax.Array) -> jax.Array
 def generate(
     generator: Generator, params: Params, stats: Params, latents: jax.Array, noise: Draws | None
 ) -> jax.Array:
-    """float32 (B, S, S, C), not clipped, of latents (B, latent_dim) and whose noise it is."""
+    """float32 (B, H, W, C), not clipped, of latents (B, latent_dim) and whose noise it is."""
     if noise is None:
-        drawn = tuple(
-            jnp.zeros((len(latents), size, size, 1)) for size in noise_sizes(generator.image_size)
-        )
+        shapes = noise_shapes(generator.image_size)
+        drawn = tuple(jnp.zeros((len(latents), *shape, 1)) for shape in shapes)
     else:
         keys = image_keys(noise.seeds, Draw.SAMPLE_NOISE, noise.numbers)
         drawn = draw_noise(keys, generator.image_size)

@@ -21,7 +21,7 @@ def square_columns(count: int) -> int:
 
 
 def make_sheet(rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Rows of images, uint8 (B, S, S, C), below each other with what they show: uint8 (H, W, 3).
+    """Rows of images, uint8 (B, H, W, C), below each other with what they show: uint8 (H, W, 3).
 
     rgba lies over a checkerboard.
     """
@@ -35,7 +35,7 @@ def make_sheet(rows: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def over_checkerboard(images: np.ndarray) -> np.ndarray:
-    """uint8 (B, S, S, 3) of images with 1, 3 or 4 channels."""
+    """uint8 (B, H, W, 3) of images with 1, 3 or 4 channels."""
     if images.shape[-1] != 4:
         return np.broadcast_to(images, (*images.shape[:3], 3))
     squares = (np.indices(images.shape[1:3]) // 8).sum(0)
@@ -45,7 +45,7 @@ def over_checkerboard(images: np.ndarray) -> np.ndarray:
 
 
 def thumbnails(images: np.ndarray, size: int = 128) -> np.ndarray:
-    """uint8 (B, S, S, C) -> (B, size, size, C), means over squares; smaller images stay."""
-    side = max(1, images.shape[1] // size)
+    """uint8 (B, H, W, C), the shorter side ``size`` or a little more: means over squares."""
+    side = 1 << max(0, (min(images.shape[1:3]) // size).bit_length() - 1)
     blocks = rearrange(images, "b (h x) (w y) c -> b h w c (x y)", x=side, y=side)
     return np.round(blocks.mean(-1)).astype(np.uint8)

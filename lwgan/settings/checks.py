@@ -18,12 +18,12 @@ _KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: 
 
 def allowed(setting: Setting) -> str:
     """What a setting may be: ``a whole number from 1``."""
-    return setting.rule.words.format(kind=_KINDS.get(type(setting.default), "a tuple"))
+    return setting.rule.words.format(kind=_KINDS.get(setting.type, "a tuple"))
 
 
 def holds(setting: Setting, value: Any) -> bool:
     """Whether the setting may have this value."""
-    kind = type(setting.default)
+    kind = setting.type
     # A whole number does for a number; a bool, which Python takes for one, does not.
     kinds = (int, float) if kind is float else kind
     if not isinstance(value, kinds) or isinstance(value, bool) != (kind is bool):

@@ -6,7 +6,7 @@ and what a special value stands for; a negative number leaves the choice to the 
 
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from lwgan.settings.rules import (
     ABOVE_ZERO,
@@ -19,16 +19,23 @@ from lwgan.settings.rules import (
     power_of_two,
     tuple_of,
 )
+from lwgan.settings.shapes import IMAGE_SIZE, KINDS
 
 
 class Setting(NamedTuple):
-    """A setting; the type of its default is the type of all its values."""
+    """A setting; the type of its default is the type of all its values, unless ``kind`` is."""
 
     default: Any
     meaning: str
     rule: Rule = ANY
     # Whether it stays as it is as long as a run lives.
     fixed: bool = False
+    kind: type | tuple[type, ...] | None = None
+
+    @property
+    def type(self) -> "type | tuple[type, ...]":
+        """Of its values."""
+        return self.kind or type(self.default)
 
 
 SIZES = tuple_of(int, "sizes in pixels such as (32,64), or ()")
@@ -51,7 +58,13 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "split": Setting("train", "tfds: also a part, train[:10%], or several, train+test"),
         "data_dir": Setting("", "tfds: where prepared datasets lie; empty: ~/tensorflow_datasets"),
         "subset": Setting("faces", "openmoji: which emoji"),
-        "image_size": Setting(256, "pixels of each side", power_of_two(32, 1024), fixed=True),
+        "image_size": Setting(256, "pixels of each side", IMAGE_SIZE, fixed=True, kind=KINDS),
+        "fit": Setting(
+            "crop",
+            "how images of another shape come to it: their middle, or the whole amid white (pad) "
+            "or stretched, which lwgan.sample undoes",
+            fixed=True,
+        ),
         "mode": Setting("rgb", "channels of the images", one_of("rgb", "rgba", "grey"), fixed=True),
         "crop_prob": Setting(
             0.0, "probability of a random-resized crop instead of the centre", between(0, 1)
@@ -255,12 +268,20 @@ SETTINGS: dict[str, dict[str, Setting]] = {
 
 def default_config() -> ConfigDict:
     """All settings with their defaults, as ``lwgan.train`` takes them."""
-    return ConfigDict(
+    return config_of(
         {
             group: {name: setting.default for name, setting in settings.items()}
             for group, settings in SETTINGS.items()
         }
     )
+
+
+def config_of(values: dict[str, dict[str, Any]]) -> ConfigDict:
+    """Groups of settings as a ConfigDict, which refuses values of another type."""
+    data = values.get("data", {})
+    if isinstance(size := data.get("image_size"), KINDS):
+        values = values | {"data": data | {"image_size": FieldReference(size, field_type=KINDS)}}
+    return ConfigDict(values)
 
 
 def reference_config() -> ConfigDict:

@@ -7,12 +7,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lwgan.settings.checks import require_types_and_ranges
-from lwgan.settings.defaults import by_full_name, flatten
+from lwgan.settings.defaults import by_full_name, config_of, flatten
 
 # Settings that runs of earlier versions lack, with the value of what those runs did.
 ADDED = {
     "augment": {"target": 0.0, "adapt_over": 100.0},
-    "data": {"name": "", "split": "train", "data_dir": "", "holdout": 0.0},
+    "data": {"name": "", "split": "train", "data_dir": "", "holdout": 0.0, "fit": "crop"},
     "eval": {
         "every": 0,
         "metrics": ("kid", "fid", "pr"),
@@ -53,7 +53,7 @@ def from_values(values: Any) -> ConfigDict:
             raise ValueError(f"{group!r} is no group of settings: {str(settings)[:40]!r}")
         own = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
         groups[group] = groups.get(group, {}) | own
-    return ConfigDict(groups)
+    return config_of(groups)
 
 
 def read_settings(path: pathlib.Path) -> ConfigDict:

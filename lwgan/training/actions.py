@@ -20,6 +20,7 @@ from lwgan.sampling import image_files
 from lwgan.sampling.paths import between
 from lwgan.sampling.sampler import Sampler, to_uint8
 from lwgan.sampling.sheets import make_grid
+from lwgan.settings.shapes import shape_of
 from lwgan.training.evaluation import critic_of
 from lwgan.training.gradients import Terms
 from lwgan.training.session import Session
@@ -153,7 +154,8 @@ def micro_batch(config: ConfigDict) -> int:
 
 def grid_of(config: ConfigDict) -> tuple[int, int]:
     """Rows and columns of the grids."""
-    return config.sample.grid or ((8, 8) if config.data.image_size < _LARGE else (4, 4))
+    large = max(shape_of(config.data.image_size)) >= _LARGE
+    return config.sample.grid or ((4, 4) if large else (8, 8))
 
 
 def grid_suffix(config: ConfigDict) -> str:
@@ -161,7 +163,7 @@ def grid_suffix(config: ConfigDict) -> str:
     if config.sample.format != "auto":
         return f".{config.sample.format}"
     large = ".webp" if config.data.mode == "rgba" else ".jpg"
-    return ".png" if config.data.image_size < _LARGE else large
+    return ".png" if max(shape_of(config.data.image_size)) < _LARGE else large
 
 
 def draw_grids(config: ConfigDict, state: TrainState) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from lwgan.data.decode import FITS
 from lwgan.data.openmoji import SUBSETS
 from lwgan.data.sources import SOURCES
 from lwgan.errors import UserError
@@ -17,6 +18,7 @@ from lwgan.models.generator import EXCITATIONS, OUTPUTS
 from lwgan.runs.files import local_path
 from lwgan.settings.checks import require_types_and_ranges
 from lwgan.settings.defaults import default_config, flatten, reference_config
+from lwgan.settings.shapes import shape_of
 from lwgan.training.augment import AUGMENTATIONS
 from lwgan.training.ema import EMA_DECAYS
 from lwgan.training.losses import LOSSES
@@ -25,6 +27,7 @@ from lwgan.training.optimizers import OPTIMIZERS
 # What a setting may name.
 NAMES = {
     "data.source": SOURCES,
+    "data.fit": FITS,
     "data.subset": SUBSETS,
     "model.output": OUTPUTS,
     "loss.kind": LOSSES,
@@ -53,10 +56,14 @@ _SOURCE = "data.source is {c.data.source}"
 IDLE = (
     Idle(
         ("model.freq_chan_attn",),
-        lambda c: c.data.image_size < min(EXCITATIONS.values()),
+        lambda c: shape_of(c.data.image_size).size < min(EXCITATIONS.values()),
         _SMALLER.format(min(EXCITATIONS.values())),
     ),
-    Idle(("model.min_channels",), lambda c: c.data.image_size < 512, _SMALLER.format(512)),
+    Idle(
+        ("model.min_channels",),
+        lambda c: shape_of(c.data.image_size).size < 512,
+        _SMALLER.format(512),
+    ),
     Idle(
         ("augment.hflip",),
         lambda c: (
@@ -166,14 +173,14 @@ def check_place(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def _check_attention(config: ConfigDict) -> None:
-    size = config.data.image_size
+    size = shape_of(config.data.image_size).size
     sizes = [2**i for i in range(2, 10) if 2**i < size or 16 <= 2**i <= min(size, 256)]
     for resolution in config.model.attn_resolutions:
         if resolution not in sizes:
             raise UserError(
                 "model.attn_resolutions",
                 resolution,
-                f"neither network has this size in images of {size} px",
+                f"neither network has this size in images of {config.data.image_size} px",
                 f"choose from {', '.join(map(str, sizes))}",
             )
 
@@ -186,7 +193,7 @@ def _discriminator_coef(config: ConfigDict) -> tuple[str, int]:
 
 
 def _check_widths(config: ConfigDict) -> None:
-    size = config.data.image_size
+    size = shape_of(config.data.image_size).size
     of_generator = ("model.fmap_inverse_coef", config.model.fmap_inverse_coef)
     for (name, coef), widest in (
         (of_generator, min(size, 256) // 2),
@@ -200,7 +207,7 @@ def _check_widths(config: ConfigDict) -> None:
 def _check_decoders(config: ConfigDict) -> None:
     """Each doubling but the last halves a decoder's channels; the quadrant's begins at 16 px."""
     name, coef = _discriminator_coef(config)
-    first_size = 16 if config.data.image_size >= 512 else 8
+    first_size = 16 if shape_of(config.data.image_size).size >= 512 else 8
     channels = min(2**coef // first_size, config.model.fmap_max)
     if config.model.recon_size > 16 * channels:
         raise UserError(

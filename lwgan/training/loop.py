@@ -144,7 +144,8 @@ def run_directory(session: Session, *, fresh: bool) -> Iterator[Callable[[], Non
             remove_parts(path, place)
         # Other commands write elsewhere, perhaps on other machines, which is nothing to go by.
         remove_parts(path, seconds=_HOUR)
-        record_start(session.run, session.config, session.dataset.fingerprint, session.first)
+        images = session.dataset
+        record_start(session.run, session.config, images.fingerprint, session.first, images.aspect)
         stack.enter_context(log.to_file(path / "log.txt"))
         entered = stack.pop_all()
     with entered:

@@ -102,7 +102,7 @@ LOSSES = {
 
 
 def reconstruction(images: jax.Array, painted: jax.Array) -> jax.Array:
-    """Mean squared error of ``painted`` (B, R, R, C) to ``images`` (B, S, S, C) at its size."""
+    """Mean squared error of ``painted`` (B, R, Q, C) to ``images`` (B, H, W, C) at its size."""
     return jnp.square(resize_nearest(images, painted.shape[1]) - painted).mean()
 
 

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from lwgan.data.batches import Layout
 from lwgan.models.build import CHANNELS
+from lwgan.settings.shapes import shape_of
 from lwgan.training.augment import prob_for
 from lwgan.training.devices import precision_of
 from lwgan.training.losses import LOSSES
@@ -92,8 +93,6 @@ def layout_of(config: ConfigDict) -> Layout:
 
 def images_shape(config: ConfigDict) -> jax.ShapeDtypeStruct:
     """Of the images that this process hands to a step: uint8 (devices, R, A, m, H, W, C)."""
-    side, channels = config.data.image_size, CHANNELS[config.data.mode]
+    shape = (*shape_of(config.data.image_size), CHANNELS[config.data.mode])
     of_all = layout_of(config).positions(0).shape
-    return jax.ShapeDtypeStruct(
-        (jax.local_device_count(), *of_all[1:], side, side, channels), np.uint8
-    )
+    return jax.ShapeDtypeStruct((jax.local_device_count(), *of_all[1:], *shape), np.uint8)

@@ -15,6 +15,7 @@ from lwgan.models.build import COMPUTE_DTYPES, Params, build_discriminator, buil
 from lwgan.models.discriminator import blocks
 from lwgan.models.generator import draw_noise
 from lwgan.models.placement import whole_here
+from lwgan.settings.shapes import shape_of
 from lwgan.training.augment import Adaptive
 from lwgan.training.devices import precision_of
 from lwgan.training.optimizers import OPTIMIZERS, freezing
@@ -78,7 +79,7 @@ def init_state(gan: Gan, seed: int) -> TrainState:
     g_variables = generator.init(
         keys[0], latents, draw_noise(keys, generator.image_size), train=True
     )
-    images = jnp.zeros((1, generator.image_size, generator.image_size, generator.channels))
+    images = jnp.zeros((1, *shape_of(generator.image_size), generator.channels))
     d_key = jax.random.fold_in(root, Draw.INIT_DISCRIMINATOR)
     d_params = gan.discriminator.init(d_key, images, jnp.int32(0))["params"]
     return new_state(gan, g_variables, g_variables, d_params, step=0)

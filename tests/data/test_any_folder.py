@@ -14,6 +14,7 @@ from lwgan.data.cache import load_dataset
 from lwgan.data.doctor import summary
 from lwgan.data.sources import open_source
 from lwgan.errors import UserError
+from lwgan.settings.shapes import shape_of
 from tests import drawn
 from tests.data import icc
 
@@ -140,7 +141,7 @@ def test_profiles_with_transparency_palette_and_grey(tmp_path, mode):
     Image.new("L", (50, 40), 128).save(tmp_path / "l.png", icc_profile=profile)
     dataset = load(tmp_path, mode=mode)
     expected = np.round(icc.in_srgb([COLOUR], *icc.ADOBE)).astype(np.uint8)
-    expected = decode.prepare(Image.fromarray(expected[None]), 1, mode)[0, 0].astype(int)
+    expected = decode.prepare(Image.fromarray(expected[None]), shape_of(1), mode)[0, 0].astype(int)
     for number in (0, 2):
         np.testing.assert_allclose(dataset.at(number)[16, 16].astype(int), expected, atol=3)
     assert (dataset.infos["profile"] == 1).all()
@@ -195,22 +196,24 @@ def test_a_line_costs_no_more_than_a_square(tmp_path, crop_prob, monkeypatch):
 def test_no_random_crop_of_a_long_image_is_lost(tmp_path):
     """What is cut away before is nothing that a crop could show."""
     long = np.asarray(drawn.noise(0, (640, 100)))
-    kept = decode.prepare(Image.fromarray(long), 100, "rgb", decode.MOST_LONG)
+    kept = decode.prepare(Image.fromarray(long), shape_of(100), "rgb", decode.MOST_LONG)
     assert kept.shape == (100, 210, 3)
     for key in range(100):
         for array in (long, kept):
             assert decode.draw_crop(*array.shape[:2], 1.0, (0, key)) == decode.centre_box(
                 *array.shape[:2]
             )
-    np.testing.assert_array_equal(decode.crop(long, 100, 0, (0,)), decode.crop(kept, 100, 0, (0,)))
+    np.testing.assert_array_equal(
+        decode.crop(long, shape_of(100), 0, (0,)), decode.crop(kept, shape_of(100), 0, (0,))
+    )
 
 
 @pytest.mark.parametrize("size", [(97, 60), (60, 97), (33, 500), (400, 399), (10, 13)])
 def test_the_middle_is_as_that_of_the_whole_resized(size):
     image = drawn.noise(0, size)
-    whole = decode.prepare(image, 32, "rgb")
-    middle = decode.resize(whole, 32, decode.centre_box(*whole.shape[:2]))
-    found = decode.prepare(image, 32, "rgb", 1.0)
+    whole = decode.prepare(image, shape_of(32), "rgb")
+    middle = decode.resize(whole, shape_of(32), decode.centre_box(*whole.shape[:2]))
+    found = decode.prepare(image, shape_of(32), "rgb", 1.0)
     np.testing.assert_allclose(found.astype(int), middle, atol=1 if max(size) < 90 else 12)
 
 

@@ -7,6 +7,7 @@ from PIL import Image, ImageFile, ImageOps
 from lwgan.data import decode
 from lwgan.data.cache import load_dataset
 from lwgan.data.sources import open_source
+from lwgan.settings.shapes import shape_of
 from tests import drawn
 
 
@@ -50,7 +51,9 @@ def test_prepare_rgb(mode):
         "grey": [[2], [76], [150], [29]],
     }
     image = pixels([[1, 2, 3], RED, [0, 255, 0], [0, 0, 255]])
-    np.testing.assert_array_equal(decode.prepare(image, 2, mode).reshape(4, -1), expected[mode])
+    np.testing.assert_array_equal(
+        decode.prepare(image, shape_of(2), mode).reshape(4, -1), expected[mode]
+    )
 
 
 @pytest.mark.parametrize("file", [None, "png", "webp"])
@@ -66,7 +69,7 @@ def test_prepare_lays_alpha_over_white(tmp_path, file, mode, expected):
     image = pixels([[9, 9, 9, 0], [0, 0, 0, 128], [200, 100, 50, 255], [255, 0, 0, 4]], "RGBA")
     if file:
         image = reopened(tmp_path, image, file, lossless=True, exact=True)
-    np.testing.assert_array_equal(decode.prepare(image, 2, mode).reshape(4, -1), expected)
+    np.testing.assert_array_equal(decode.prepare(image, shape_of(2), mode).reshape(4, -1), expected)
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif"])
@@ -75,17 +78,17 @@ def test_prepare_palette_with_transparency(tmp_path, suffix):
     image.putpalette([0, 0, 255, 255, 0, 0])
     image = reopened(tmp_path, image, suffix, transparency=0)
     assert image.mode == "P"
-    rgb = decode.prepare(image, 2, "rgb").reshape(4, -1)
+    rgb = decode.prepare(image, shape_of(2), "rgb").reshape(4, -1)
     np.testing.assert_array_equal(rgb, [WHITE, RED, RED, WHITE])
     np.testing.assert_array_equal(
-        decode.prepare(image, 2, "rgba")[..., 3].ravel(), [0, 255, 255, 0]
+        decode.prepare(image, shape_of(2), "rgba")[..., 3].ravel(), [0, 255, 255, 0]
     )
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("rgb", 3), ("grey", 1)])
 def test_prepare_grey_of_16_bits(tmp_path, mode, channels):
     image = Image.fromarray(np.array([[0, 65535], [7 * 256 + 255, 128 * 256]], np.uint16))
-    array = decode.prepare(reopened(tmp_path, image, "png"), 2, mode)
+    array = decode.prepare(reopened(tmp_path, image, "png"), shape_of(2), mode)
     np.testing.assert_array_equal(array.reshape(4, -1), [[v] * channels for v in (0, 255, 7, 128)])
 
 
@@ -94,7 +97,9 @@ def test_prepare_turns_by_exif(tmp_path):
     # The camera's right is up.
     exif[0x0112] = 6
     image = reopened(tmp_path, pixels([1, 2, 3, 4], "L"), "png", exif=exif)
-    np.testing.assert_array_equal(decode.prepare(image, 2, "grey")[..., 0], [[3, 1], [4, 2]])
+    np.testing.assert_array_equal(
+        decode.prepare(image, shape_of(2), "grey")[..., 0], [[3, 1], [4, 2]]
+    )
 
 
 @pytest.mark.parametrize("suffix", [None, "jpg"])
@@ -102,13 +107,15 @@ def test_prepare_cmyk(tmp_path, suffix):
     image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
     image = reopened(tmp_path, image, suffix, quality=95) if suffix else image
     assert image.mode == "CMYK"
-    np.testing.assert_allclose(decode.prepare(image, 16, "rgb")[8, 8].astype(int), RED, atol=3)
+    np.testing.assert_allclose(
+        decode.prepare(image, shape_of(16), "rgb")[8, 8].astype(int), RED, atol=3
+    )
 
 
 def test_prepare_takes_the_first_frame(tmp_path):
     frames = [Image.new("L", (2, 2), value) for value in (10, 200)]
     image = reopened(tmp_path, frames[0], "gif", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(decode.prepare(image, 2, "grey").ravel(), [10] * 4)
+    np.testing.assert_array_equal(decode.prepare(image, shape_of(2), "grey").ravel(), [10] * 4)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +133,7 @@ def test_prepare_takes_the_first_frame(tmp_path):
 @pytest.mark.parametrize("mode", ["rgb", "rgba", "grey"])
 def test_prepare_brings_the_shorter_side_to_size(size, shape, mode):
     image = drawn.noise(0, size)
-    array = decode.prepare(image, 20, mode)
+    array = decode.prepare(image, shape_of(20), mode)
     assert array.shape == (*shape, {"rgb": 3, "rgba": 4, "grey": 1}[mode])
     assert array.dtype == np.uint8
     expected = image.convert(decode.PIL_MODES[mode]).resize(shape[::-1], Image.Resampling.BILINEAR)
@@ -136,7 +143,7 @@ def test_prepare_brings_the_shorter_side_to_size(size, shape, mode):
 def test_prepare_keeps_the_colour_of_transparent_pixels_out():
     image = Image.new("RGBA", (4, 4), (0, 255, 0, 0))
     image.paste((255, 0, 0, 255), (0, 0, 1, 4))
-    assert decode.prepare(image, 2, "rgba")[:, 0, :2].tolist() == [[255, 0], [255, 0]]
+    assert decode.prepare(image, shape_of(2), "rgba")[:, 0, :2].tolist() == [[255, 0], [255, 0]]
 
 
 @pytest.mark.parametrize(
@@ -150,14 +157,14 @@ def test_centre_crop(shape, size, top, left):
 
 def test_random_crop_is_decided_by_its_key():
     array = np.asarray(drawn.noise(0, (50, 40)))
-    first, again, other = (decode.crop(array, 32, 1.0, (0, 1, key)) for key in (5, 5, 6))
+    first, again, other = (decode.crop(array, shape_of(32), 1.0, (0, 1, key)) for key in (5, 5, 6))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
 def test_random_crop_has_half_to_all_of_the_image():
     ramp = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, :, None], (64, 64, 3))
-    crops = [decode.crop(ramp, 32, 1.0, (0, 1, key)) for key in range(200)]
+    crops = [decode.crop(ramp, shape_of(32), 1.0, (0, 1, key)) for key in range(200)]
     widths = np.array([np.ptp(crop) + 1 for crop in crops])
     assert widths.min() >= 64 * 0.5**0.5 * 0.98 - 2
     assert widths.min() < 50 and widths.max() > 61
@@ -176,7 +183,7 @@ def test_random_crop_happens_with_its_probability(prob, expected):
 def test_random_crop_has_its_size_whatever_the_image(shape):
     array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     for key in range(10):
-        assert decode.crop(array, 32, 1.0, (0, 1, key)).shape == (32, 32, shape[2])
+        assert decode.crop(array, shape_of(32), 1.0, (0, 1, key)).shape == (32, 32, shape[2])
 
 
 def scene(mode):

@@ -21,6 +21,7 @@ from lwgan.data.formats import SUFFIXES
 from lwgan.data.openmoji import SUBSETS
 from lwgan.data.sources import open_source
 from lwgan.errors import UserError
+from lwgan.settings.shapes import shape_of
 from tests import drawn
 
 WHITE = [255, 255, 255]
@@ -50,7 +51,7 @@ def test_folder_finds_every_kind_of_image_in_order(tmp_path):
     assert [pathlib.PurePath(name).as_posix() for name in source.names] == found
     for number in range(len(found)):
         with source.read(number) as image:
-            middle = decode.prepare(image, 32, "rgb")[16, 16].astype(int)
+            middle = decode.prepare(image, shape_of(32), "rgb")[16, 16].astype(int)
         np.testing.assert_allclose(middle, [20 * number, 100, 200], atol=4)
 
 
@@ -270,7 +271,7 @@ def test_tfds_not_prepared_and_without_a_network(tmp_path, monkeypatch):
 def test_names_need_not_be_utf8(tmp_path):
     drawn.noise(0).save(tmp_path / os.fsdecode(b"caf\xe9.png"))
     source = open_source(drawn.settings(path=str(tmp_path)))
-    assert decode.prepare(source.read(0), 32, "rgb").shape == (32, 39, 3)
+    assert decode.prepare(source.read(0), shape_of(32), "rgb").shape == (32, 39, 3)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +281,7 @@ def test_openmoji_faces_look_right(mode, corner):
     source = open_source(drawn.settings(source="openmoji", mode=mode))
     assert len(source.names) == 106
     for index in (0, source.names.index("U+1F600"), 105):
-        face = decode.prepare(source.read(index), 32, mode)
+        face = decode.prepare(source.read(index), shape_of(32), mode)
         for row, column in itertools.product((0, 31), (0, 31)):
             assert face[row, column].tolist()[-1] == corner[-1]
         # The forehead.

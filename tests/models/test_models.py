@@ -160,7 +160,7 @@ def test_quadrants_go_row_by_row(quadrant, corner):
 
 
 def test_frequency_weights_are_orthonormal_cosines():
-    weights = np.asarray(layers.frequency_weights(16, 35)).reshape(256, 35)
+    weights = np.asarray(layers.frequency_weights(16, 16, 35)).reshape(256, 35)
     assert not weights[:, 32:].any()
     waves = weights[:, :32:2]
     np.testing.assert_array_equal(waves, weights[:, 1:32:2])

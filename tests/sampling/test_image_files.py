@@ -18,7 +18,9 @@ def test_images_are_written_as_they_come(tmp_path, monkeypatch):
             assert len(list(tmp_path.glob("*.png"))) == number
             yield image
 
-    image_files.write_images(drawn(), tmp_path, names, extension="png", npy=True, columns=2)
+    image_files.write_images(
+        drawn(), tmp_path, names, extension="png", npy=True, columns=2, finish=np.asarray
+    )
     written = sorted(p.name for p in tmp_path.iterdir())
     assert written == [*(f"{name}.png" for name in names), "grid.png", "samples.npy"]
     rounded = to_uint8(images)
@@ -34,6 +36,12 @@ def test_images_are_written_as_they_come(tmp_path, monkeypatch):
 def test_arrays_alone(tmp_path):
     images = np.zeros((3, 8, 8, 1), np.float32)
     image_files.write_images(
-        iter(images), tmp_path, list("abc"), extension=None, npy=True, columns=None
+        iter(images),
+        tmp_path,
+        list("abc"),
+        extension=None,
+        npy=True,
+        columns=None,
+        finish=np.asarray,
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["grid.png", "samples.npy"]

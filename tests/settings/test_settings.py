@@ -317,7 +317,7 @@ def test_ffhq_divides_over_the_usual_numbers_of_devices(devices):
     [
         ("train__bach_size", "train.batch_size"),
         ("data__imagesize", "data.image_size"),
-        ("data__zzz", "python -m lwgan.settings lists them all"),
+        ("data__qqqq", "python -m lwgan.settings lists them all"),
     ],
 )
 def test_misspelt_setting_suggests_the_near_one(name, near):
@@ -417,6 +417,7 @@ def test_settings_survive_json():
 
 # How activations are kept is no part of what is learnt.
 FIXED = {name for name in by_full_name() if name.startswith("model.")} - {"model.remat"} | {
+    "data.fit",
     "data.holdout",
     "data.image_size",
     "data.mode",

@@ -67,6 +67,9 @@ def without_effect(name):
             id="attention",
         ),
         pytest.param({"size": 128, "model__disc_output_size": 5}, id="excitation"),
+        pytest.param({"size": "64x96", "model__attn_resolutions": (16,)}, id="wide"),
+        pytest.param({"size": "96x64", "model__disc_output_size": 5}, id="tall"),
+        pytest.param({"size": "128x32", "model__freq_chan_attn": True}, id="long"),
         pytest.param(
             {"size": 512, "model__freq_chan_attn": True, "model__fmap_max": 16},
             id="quadrants",
@@ -88,9 +91,15 @@ def test_every_parameter_gets_a_gradient_but_those_without_effect(options):
         assert untouched == set(filter(without_effect, old))
 
 
+def everything_at(image_size):
+    options = EVERYTHING | {"data__image_size": image_size, "model__side_attention": True}
+    return pytest.param("hinge", options, marks=pytest.mark.slow, id=image_size)
+
+
 @pytest.mark.parametrize(
     ("loss", "options"),
     [
+        *map(everything_at, ["64x96", "96x64", "128x32"]),
         pytest.param("hinge", EVERYTHING, marks=pytest.mark.slow),
         ("dual_contrastive", {"model__antialias": True}),
         ("relativistic", {"augment__target": 0.6}),
@@ -101,6 +110,7 @@ def test_one_and_four_devices_agree(loss, options):
     recipe = dataclasses.replace(tiny.RECIPE, loss=loss, augment_target=0.5, augment_adapt_over=80)
     accum = options.get("train__grad_accum", 1)
     layout = {"accum": accum, "batches": 1 + LOSSES[loss].generator_needs_reals}
+    layout["size"] = options.get("data__image_size", 32)
     one, one_metrics = run(gan, recipe, 1, 10, **layout)
     four, four_metrics = run(gan, recipe, 4, 10, **layout)
     for here, there in zip(one_metrics, four_metrics, strict=True):
