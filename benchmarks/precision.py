@@ -37,9 +37,9 @@ def main(argv: list[str]) -> None:
     from lwgan.data.sources import open_source
     from lwgan.runs import checkpoint, manifest
     from lwgan.runs.directory import read_run
+    from lwgan.training.judging import judge_images
     from lwgan.training.losses import gradient_penalty
     from lwgan.training.state import build_gan, first_state, init_state
-    from lwgan.training.step import judge_images
 
     if _WORKDIR.value:
         run = read_run(pathlib.Path(_WORKDIR.value))

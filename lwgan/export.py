@@ -6,7 +6,8 @@ Into export/ in the run unless --out says otherwise, nothing is overwritten:
 
 generator.stablehlo
     The function (latents float32 (B, latent_dim), seed uint32 ()) -> images float32 (B, H, W, C),
-    not clipped, for any B, on CPUs, NVIDIA GPUs and TPUs: lwgan.load(run)(latents, seed).
+    not clipped, for any B, on CPUs, NVIDIA GPUs and TPUs: lwgan.load(run)(latents, seed). A run
+    with K labels has a third argument, their weights float32 (B, K).
 generator.safetensors
     The parameters and statistics by their names in Flax; the metadata holds the settings as JSON,
     the step and the version of lwgan.

@@ -5,8 +5,9 @@
   python -m lwgan.interpolate --workdir=runs/quickstart --num_keyframes=8 --format=webp
 
 Image i of the grid goes through image i of each seed, along the sphere and at constant angular
-speed; the noise inputs stay those of the first seed. Writes the video, and a sheet with a row from
-each seed to the next, into videos/ in the run unless --out says otherwise; nothing is overwritten.
+speed; the noise inputs stay those of the first seed, and labels are mixed on the way. Writes the
+video, and a sheet with a row from each seed to the next, into videos/ in the run unless --out says
+otherwise; nothing is overwritten.
 """
 
 import functools
@@ -32,6 +33,8 @@ def define_flags(values: cli.Flags) -> None:
     cli.define_checkpoint_flags(values)
     of = {"flag_values": values}
     flags.DEFINE_string("seeds", None, "The seeds to go through: 0-7, or 1,5,9.", **of)
+    label = "The label's name or number, or several with commas, which the seeds have in turn."
+    flags.DEFINE_string("label", None, label, **of)
     flags.DEFINE_integer("seed", 0, "The first of --num_keyframes seeds.", 0, 2**32 - 1, **of)
     keyframes = "How many seeds to go through, without --seeds."
     flags.DEFINE_integer("num_keyframes", 4, keyframes, 2, **of)
@@ -66,18 +69,49 @@ def keyframe_seeds(values: cli.Flags) -> list[int]:
 
 
 def draw_frames(
-    values: cli.Flags, trained: "Trained", latents: np.ndarray, noise_seed: int
+    values: cli.Flags,
+    trained: "Trained",
+    latents: np.ndarray,
+    labels: np.ndarray | None,
+    noise_seed: int,
 ) -> Iterator[np.ndarray]:
-    """The images of each frame, uint8 (num_images, H, W, C), of latents (frames, num_images, D)."""
+    """The images of each frame, uint8 (num_images, H, W, C), of latents (frames, num_images, D).
+
+    ``labels`` (frames, num_images, K), None without.
+    """
     from lwgan.sampling.sampler import Draws, to_uint8
 
     frames, count, _ = latents.shape
     own = Draws.of_seed(noise_seed, count)
     noise = Draws(*(np.tile(each, frames) for each in own))
     flat = latents.reshape(frames * count, -1)
-    images = trained.stream(flat, noise, values.batch_size, values.truncation)
+    flat_labels = None if labels is None else labels.reshape(frames * count, -1)
+    images = trained.stream(flat, noise, values.batch_size, values.truncation, labels=flat_labels)
     for _ in range(frames):
         yield to_uint8(np.stack(list(itertools.islice(images, count))))
+
+
+def labels_of_keyframes(
+    values: cli.Flags, trained: "Trained", seeds: Sequence[int]
+) -> np.ndarray | None:
+    """The labels at the seeds, (num_images, seeds, K): --label's in turn, or drawn ones.
+
+    None without labels.
+
+    Raises:
+      UserError: the run has no such label.
+    """
+    from lwgan.sampling.labels import chosen_labels, labels_at
+    from lwgan.sampling.sampler import Draws
+
+    names, count = trained.label_names, values.num_images
+    if values.label is not None:
+        places = chosen_labels(values.label, names)
+        turns = np.resize(places, len(seeds))
+        return np.tile(labels_at(turns, names), (count, 1, 1))
+    if not names:
+        return None
+    return np.stack([trained.drawn_labels(Draws.of_seed(seed, count)) for seed in seeds], axis=1)
 
 
 def sheet_rows(seeds: Sequence[int], stops: np.ndarray) -> dict[str, np.ndarray]:
@@ -91,8 +125,10 @@ def sheet_rows(seeds: Sequence[int], stops: np.ndarray) -> dict[str, np.ndarray]
 
 def default_name(values: cli.Flags, step: int, seeds: Sequence[int]) -> str:
     """The directory in videos/ of what the flags ask for."""
+    from lwgan.sampling.labels import label_suffix
+
     of_seeds = "-".join(map(str, seeds[:8])) + "-and-more" * (len(seeds) > 8)
-    name = f"{step:08d}-seeds{of_seeds}-{values.weights}"
+    name = f"{step:08d}-seeds{of_seeds}-{values.weights}{label_suffix(values.label)}"
     return name if values.truncation == 1 else f"{name}-truncation{values.truncation:g}"
 
 
@@ -102,7 +138,7 @@ def film(values: cli.Flags) -> None:
     from tqdm import tqdm
 
     from lwgan.sampling.image_files import save_image
-    from lwgan.sampling.paths import closed_loop
+    from lwgan.sampling.paths import closed_loop, mixed_loop
     from lwgan.sampling.sheets import make_grid, make_sheet, square_columns, thumbnails
     from lwgan.sampling.video import write_video
 
@@ -111,6 +147,9 @@ def film(values: cli.Flags) -> None:
     # (B, K, D).
     keyframes = np.stack([trained.latents(seed, count) for seed in seeds], axis=1)
     ways, stops = zip(*(closed_loop(each, values.frames) for each in keyframes), strict=True)
+    labels = labels_of_keyframes(values, trained, seeds)
+    if labels is not None:
+        labels = np.stack([mixed_loop(*each) for each in zip(labels, stops, strict=True)], axis=1)
     # The sheet shows the first image.
     rows = sheet_rows(seeds, stops[0])
     on_sheet = {int(number) for row in rows.values() for number in row}
@@ -124,7 +163,7 @@ def film(values: cli.Flags) -> None:
             (folder / "frames").mkdir()
 
         def frames() -> Iterator[np.ndarray]:
-            drawn = draw_frames(values, trained, np.stack(ways, axis=1), seeds[0])
+            drawn = draw_frames(values, trained, np.stack(ways, axis=1), labels, seeds[0])
             for number, images in enumerate(
                 tqdm(drawn, total=values.frames, unit="frames", disable=None)
             ):

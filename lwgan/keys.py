@@ -30,6 +30,7 @@ class Draw(enum.IntEnum):
     G_REAL_COIN = 15
     SAMPLE_LATENTS = 16
     SAMPLE_NOISE = 17
+    SAMPLE_LABELS = 18
 
 
 def seed_key(seed: int) -> jax.Array:

@@ -26,6 +26,8 @@ def define_flags(values: cli.Flags) -> None:
     weights = "The EMA generator, or the live one."
     flags.DEFINE_enum("weights", "ema", ["ema", "raw"], weights, **of)
     flags.DEFINE_integer("seed", 0, "Of latents and noise.", 0, 2**32 - 1, **of)
+    label = "The label's name or number; without, one is drawn for each image."
+    flags.DEFINE_string("label", None, label, **of)
     flags.DEFINE_integer("num_images", 16, "Images in a frame.", 1, **of)
     flags.DEFINE_integer("nrow", None, "Images in a row of the grid.", 1, **of)
     flags.DEFINE_integer("fps", 4, "Checkpoints per second.", 1, **of)
@@ -39,6 +41,7 @@ def show_progress(values: cli.Flags) -> None:
 
     from lwgan.runs import manifest
     from lwgan.sampling.image_files import save_image
+    from lwgan.sampling.labels import label_suffix, one_label
     from lwgan.sampling.sampler import to_uint8
     from lwgan.sampling.sheets import make_grid, make_sheet, square_columns, thumbnails
     from lwgan.sampling.trained import load_step
@@ -52,12 +55,14 @@ def show_progress(values: cli.Flags) -> None:
     def frames() -> Iterator[np.ndarray]:
         for step in tqdm(steps, unit="checkpoints", disable=None):
             sampler = load_step(run, step, values.weights)
-            latents = sampler.latents(seed, count)
-            images = to_uint8(sampler(latents, seed, values.batch_size))
+            latents, labels = sampler.latents(seed, count), None
+            if values.label is not None:
+                labels = one_label(values.label, sampler.label_names, count)
+            images = to_uint8(sampler(latents, seed, values.batch_size, labels=labels))
             rows[f"step {step}"] = thumbnails(images[:SHEET_COLUMNS])
             yield make_grid(images, columns)
 
-    name = f"{steps[-1]:08d}-progress-seed{seed}-{values.weights}"
+    name = f"{steps[-1]:08d}-progress-seed{seed}-{values.weights}{label_suffix(values.label)}"
     video = f"progress.{values.format}"
     written = [video, "sheet.png"]
     with cli.output(values, run.workdir / "videos" / name, written) as folder:

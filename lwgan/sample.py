@@ -3,6 +3,8 @@
   python -m lwgan.sample --workdir=runs/quickstart
   python -m lwgan.sample --workdir=runs/quickstart --seed=7 --num_images=64 --step=2000
   python -m lwgan.sample --workdir=runs/quickstart --seeds=0-63 --truncation=0.7 --weights=both
+  python -m lwgan.sample --workdir=runs/fleet --label=boats
+  python -m lwgan.sample --workdir=runs/fleet --label=all --num_images=8
 
 Writes each image, and a grid of the first ones as PNG, into generated/ in the run unless --out says
 otherwise; nothing is overwritten. The same seed draws the same images, however many, whatever the
@@ -38,6 +40,8 @@ def define_flags(values: cli.Flags) -> None:
     flags.DEFINE_string(
         "latents", None, "An .npy file of latents (B, latent_dim), one image for each.", **of
     )
+    label = "The label's name or number, several with commas, or all: a row of images for each."
+    flags.DEFINE_string("label", None, label, **of)
     flags.DEFINE_float(
         "truncation", 1.0, "Multiplies the latents; 0: the same for all images.", 0.0, **of
     )
@@ -112,6 +116,41 @@ def asked_for(values: cli.Flags, latent_dim: int) -> Asked:
     return Asked(source, [f"{number:05d}" for number in range(len(latents))], latents, draws)
 
 
+class Labelled(NamedTuple):
+    """What is asked for, of one label or of several in turn."""
+
+    asked: Asked
+    # (B, K); None without labels.
+    labels: np.ndarray | None
+    # Names the directory.
+    suffix: str
+    # Of the grid: a row for each of several labels.
+    columns: int | None = None
+
+
+def for_labels(values: cli.Flags, asked: Asked, trained: "Trained") -> Labelled:
+    """The images of each label that --label names; without, one is drawn for each image."""
+    from lwgan.sampling.labels import as_file_name, chosen_labels, label_suffix, labels_at
+    from lwgan.sampling.sampler import DrawnLatents, Draws
+
+    names = trained.label_names
+    if values.label is None:
+        return Labelled(asked, trained.drawn_labels(asked.draws), "")
+    places, count = chosen_labels(values.label, names), len(asked.names)
+    labels = labels_at(np.repeat(places, count), names)
+    suffix = label_suffix(values.label)
+    if len(places) == 1:
+        return Labelled(asked, labels, suffix)
+    draws = Draws(*(np.tile(each, len(places)) for each in asked.draws))
+    latents = asked.latents
+    if isinstance(latents, DrawnLatents):
+        latents = DrawnLatents(draws, latents.latent_dim)
+    else:
+        latents = np.concatenate([latents] * len(places))
+    of_labels = [f"{as_file_name(names[place])}-{name}" for place in places for name in asked.names]
+    return Labelled(Asked(asked.source, of_labels, latents, draws), labels, suffix, count)
+
+
 def draw_samples(values: cli.Flags) -> None:
     """Runs the command."""
     from lwgan.sampling.trained import load_step
@@ -137,8 +176,10 @@ def draw_with(
     run = trained.run
     if values.format == "jpg" and trained.generator.channels == 4:
         raise UserError("--format", "jpg", "cannot hold transparency", "choose png or webp")
-    source, names, latents, noise = asked_for(values, trained.generator.latent_dim)
-    default = f"{trained.step:08d}-{source}-{trained.weights}"
+    asked = asked_for(values, trained.generator.latent_dim)
+    asked, labels, suffix, columns = for_labels(values, asked, trained)
+    source, names, latents, noise = asked
+    default = f"{trained.step:08d}-{source}-{trained.weights}{suffix}"
     if values.truncation != 1:
         default += f"-truncation{values.truncation:g}"
     if values.noise == "zero":
@@ -152,14 +193,14 @@ def draw_with(
     written = [*images, "grid.png", *["samples.npy"] * npy]
     default_folder = run.workdir / "generated" / default
     with cli.output(values, default_folder, written, within) as folder:
-        stream = trained.stream(latents, noise, values.batch_size, values.truncation)
+        stream = trained.stream(latents, noise, values.batch_size, values.truncation, labels=labels)
         write_images(
             stream,
             folder,
             names,
             extension=extension,
             npy=npy,
-            columns=values.nrow,
+            columns=values.nrow or columns,
             finish=functools.partial(unfitted, fit=run.config.data.fit, aspect=run.info.aspect),
         )
     if images:

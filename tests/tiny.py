@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from configs import default
+from lwgan.data.batches import Labelled
 from lwgan.models.placement import AXIS
 from lwgan.runs import checkpoint
 from lwgan.runs.directory import record_start, resolve_run
@@ -92,6 +93,13 @@ def images(
     shape = (batches, accum, devices, whole // accum // devices, *shape_of(size), 3)
     flat = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     return np.moveaxis(flat, 2, 0)
+
+
+def labelled(images: np.ndarray, num_labels: int) -> Labelled:
+    """The images of one step with labels, the same for any layout."""
+    devices, batches, accum, m = images.shape[:4]
+    flat = np.random.default_rng(1).integers(0, num_labels, (batches, accum, devices, m), np.int32)
+    return Labelled(images, np.moveaxis(flat, 2, 0))
 
 
 def random_state(networks: Gan, seed: int) -> TrainState:

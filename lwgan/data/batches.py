@@ -35,6 +35,36 @@ def indices_at(seed: int, positions: np.ndarray, num_images: int) -> np.ndarray:
     return indices
 
 
+def balanced_at(seed: int, positions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """As ``indices_at``, with images of all ``labels``, int (N,), in turn: int64 like positions."""
+    kinds = np.unique(labels)
+    rounds, turns = np.divmod(positions, len(kinds))
+    indices = np.empty_like(positions)
+    for turn, kind in enumerate(kinds):
+        members = np.flatnonzero(labels == kind)
+        here = turns == turn
+        indices[here] = members[indices_at(seed, rounds[here], len(members))]
+    return indices
+
+
+def drawn_at(
+    seed: int, positions: np.ndarray, num_images: int, labels: np.ndarray | None
+) -> np.ndarray:
+    """``balanced_at`` of labels, or ``indices_at`` without."""
+    if labels is None:
+        return indices_at(seed, positions, num_images)
+    return balanced_at(seed, positions, labels)
+
+
+class Labelled(NamedTuple):
+    """The images of a step, with their labels."""
+
+    # uint8 (…, H, W, C).
+    images: np.ndarray
+    # int32 (…).
+    labels: np.ndarray
+
+
 class Layout(NamedTuple):
     """How the images of one step are divided."""
 
@@ -64,16 +94,18 @@ def read_batches(
     start_step: int,
     num_threads: int,
     devices: slice = slice(None),
-) -> Iterator[np.ndarray]:
+    balanced: bool = False,
+) -> Iterator[np.ndarray | Labelled]:
     """The images of each step from ``start_step`` on, of those that ``among`` are the indices of.
 
-    A step's are uint8 (devices, batches, micro-batches, m, H, W, C). ``devices`` are those whose
-    share is wanted, out of ``layout.devices``: a process asks for its own.
+    A step's are uint8 (devices, batches, micro-batches, m, H, W, C), with labels where the dataset
+    has some. ``devices`` are those whose share is wanted, out of ``layout.devices``: a process asks
+    for its own. ``balanced``: as many of each label.
 
     Raises:
       UserError: an image does not decode (when they are read at each use).
     """
-
+    labels = dataset.labels[among] if balanced else None
     per_step = layout.positions(0)[devices]
     image_bytes = 4 * math.prod(dataset.shape)
     together = max(1, _BYTES // (per_step.size * image_bytes))
@@ -83,17 +115,23 @@ def read_batches(
         steps = range(first, first + together)
         return np.stack([layout.positions(step)[devices] for step in steps])
 
+    def rows_at(positions: np.ndarray) -> np.ndarray:
+        return among[drawn_at(seed, positions, len(among), labels)]
+
+    def labelled(images: np.ndarray, rows: np.ndarray) -> np.ndarray | Labelled:
+        return images if dataset.labels is None else Labelled(images, dataset.labels[rows])
+
     def read(number: int) -> np.ndarray:
         positions = positions_at(number)
-        flat = positions.ravel()
-        taken = dataset.take(among[indices_at(seed, flat, len(among))], seed, flat)
+        rows = rows_at(positions)
+        taken = dataset.take(rows.ravel(), seed, positions.ravel())
         return taken.reshape(*positions.shape, *taken.shape[1:])
 
     if dataset.in_memory and dataset.gather:
         # Microseconds a step: handing them from thread to thread would take longer.
         for number in itertools.count():
-            for indices in indices_at(seed, positions_at(number), len(among)):
-                yield dataset.gather(among[indices])
+            for rows in rows_at(positions_at(number)):
+                yield labelled(dataset.gather(rows), rows)
     else:
-        for steps in parallel_map(read, range(2**62 // together), num_threads):
-            yield from steps
+        for number, steps in enumerate(parallel_map(read, range(2**62 // together), num_threads)):
+            yield from map(labelled, steps, rows_at(positions_at(number)))

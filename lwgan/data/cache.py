@@ -18,6 +18,7 @@ from lwgan.data import kept, remembered
 from lwgan.data.dataset import Dataset
 from lwgan.data.decode import PIL_MODES, read_image, stored_excess, stored_shape
 from lwgan.data.known import INDEX, Known, decode_all, ends_of, key_of, pack, read_known, unpack
+from lwgan.data.labels import read_labels
 from lwgan.data.limits import free_memory
 from lwgan.data.source import Source, digest_of
 from lwgan.errors import UserError
@@ -223,6 +224,7 @@ def _dataset(
     errors = {source.names[number]: reason for number, reason in known.errors.items()}
     for name, reason in list(errors.items())[:20]:
         logging.warning("Left out: %s (%s)", name, reason)
+    labels, label_names = read_labels(source, data)
     return Dataset(
         names=[source.names[number] for number in known.numbers] if errors else source.names,
         fingerprint=source.fingerprint,
@@ -234,6 +236,8 @@ def _dataset(
         shape=shape_of(data.image_size),
         crop_prob=data.crop_prob,
         fit=data.fit,
+        labels=None if labels is None else labels[known.numbers],
+        label_names=label_names,
         errors=errors,
         skipped=source.skipped,
         kept=where,

@@ -53,6 +53,9 @@ class Dataset:
     crop_prob: float
     # A name in ``decode.FITS``.
     fit: str
+    # Of each image, int32 (N,), places in ``label_names``; None without labels.
+    labels: np.ndarray | None
+    label_names: Sequence[str]
     # Why an image was left out, by name.
     errors: Mapping[str, str]
     # Files that were not looked at, by suffix.

@@ -14,6 +14,8 @@ from lwgan.settings.shapes import LONGEST, Shape, named
 _EXTREME = 3
 
 
+# Labels that are named, and images of one that are few.
+_MOST, _FEW = 20, 50
 # Of an image, that another shape must save before it is spoken of.
 _WORTH = 0.05
 
@@ -24,7 +26,7 @@ def summary(dataset: Dataset) -> str:
     lines = [f"{good} images" + (f"; {bad} of {good + bad} files left out" if bad else "")]
     if dataset.skipped:
         lines.append(not_looked_at(dataset.skipped))
-    lines += [*_shapes(dataset), *_values(dataset), _duplicates(dataset)]
+    lines += [*_shapes(dataset), *_labels(dataset), *_values(dataset), _duplicates(dataset)]
     return "\n  ".join([*lines, f"kept {dataset.kept}"])
 
 
@@ -82,6 +84,20 @@ def others(shape: Shape) -> list[Shape]:
     return [Shape(shape.size, side) for side in longer] + [
         Shape(side, shape.size) for side in longer
     ]
+
+
+def _labels(dataset: Dataset) -> Iterator[str]:
+    """How many images each label has."""
+    if dataset.labels is None:
+        return
+    counts = np.bincount(dataset.labels, minlength=len(dataset.label_names))
+    shown = [f"{name} {n}" for name, n in zip(dataset.label_names[:_MOST], counts, strict=False)]
+    more = ", …" if len(counts) > _MOST else ""
+    yield f"{len(counts)} labels: " + ", ".join(shown) + more
+    few = [name for name, n in zip(dataset.label_names, counts, strict=True) if n < _FEW]
+    if few:
+        some = ", ".join(few[:_MOST]) + (", …" if len(few) > _MOST else "")
+        yield f"of less than {_FEW} images, which are soon learnt by heart: {some}"
 
 
 def _values(dataset: Dataset) -> Iterator[str]:

@@ -23,7 +23,13 @@ def split(dataset: Dataset, holdout: float, seed: int) -> tuple[np.ndarray, np.n
     if not dataset.fingerprint.endswith(BY_CONTENT):
         return split_by_seed(len(dataset.names), holdout, seed)
     groups = group_alike(dataset.infos["hash"]) if holdout else np.arange(len(dataset.names))
-    return split_by_content(dataset.contents, groups, holdout)
+    training, held_out = split_by_content(dataset.contents, groups, holdout)
+    if dataset.labels is None:
+        return training, held_out
+    # A label of which nothing would be left is trained with.
+    left = np.isin(dataset.labels[held_out], dataset.labels[training])
+    together = np.concatenate([training, held_out[~left]])
+    return together[content_order(dataset.contents[together])], held_out[left]
 
 
 def split_by_seed(num_images: int, holdout: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

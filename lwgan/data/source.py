@@ -26,6 +26,8 @@ class Source(NamedTuple):
     skipped: Mapping[str, int]
     # The images as they were found when fingerprints were of names and sizes, with that one.
     earlier: Callable[[], "Source"]
+    # A label for each image, where the source itself has them.
+    labels: Callable[[], Sequence[str]] | None = None
 
 
 class Extent(NamedTuple):
@@ -67,4 +69,5 @@ def select(source: Source, rows: Sequence[int], fingerprint: str) -> Source:
         digests=source.digests[list(rows)],
         fingerprint=fingerprint,
         read=lambda index: source.read(rows[index]),
+        labels=source.labels and (lambda: np.array(source.labels())[list(rows)].tolist()),
     )

@@ -6,8 +6,8 @@ import hashlib
 import io
 import os
 import struct
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def open_tfds(data: ConfigDict, *, keep: bool = True) -> Source:
-    """A dataset of TensorFlow Datasets by ``data.name`` and ``data.split``; labels are ignored.
+    """A dataset of TensorFlow Datasets by ``data.name`` and ``data.split``.
 
     Downloaded and prepared first where it is not yet. Its TFRecord files are read by position, for
     TFDS itself reads them from the start only.
@@ -50,14 +50,12 @@ def open_tfds(data: ConfigDict, *, keep: bool = True) -> Source:
     before.update(repr([extent.size for _, extent in records]).encode())
 
     def content(index: int) -> bytes:
-        import tensorflow as tf
+        return _features(*records[index])[image_key].bytes_list.value[0]
 
-        name, extent = records[index]
-        with open(name, "rb") as file:
-            example = tf.train.Example.FromString(
-                os.pread(file.fileno(), extent.size, extent.first)
-            )
-        return example.features.feature[image_key].bytes_list.value[0]
+    def labels() -> list[str]:
+        key, name_of = _label_key(builder, data)
+        places = counted(records, "Reading labels", len(records))
+        return [name_of(_features(*place)[key].int64_list.value[0]) for place in places]
 
     names = [f"{data.name}, image {number} of {data.split}" for number in range(len(records))]
     digests = _digests(records, content, keep=keep)
@@ -68,8 +66,18 @@ def open_tfds(data: ConfigDict, *, keep: bool = True) -> Source:
         lambda index: open_image_file(io.BytesIO(content(index)), ""),
         {},
         lambda: source._replace(fingerprint=before.hexdigest()),
+        labels,
     )
     return source
+
+
+def _features(name: str, extent: Extent) -> Mapping[str, Any]:
+    """What a record of a file holds."""
+    import tensorflow as tf
+
+    with open(name, "rb") as file:
+        record = os.pread(file.fileno(), extent.size, extent.first)
+    return tf.train.Example.FromString(record).features.feature
 
 
 def _digests(
@@ -123,6 +131,19 @@ def _image_key(builder: "tfds.core.DatasetBuilder", data: ConfigDict) -> str:
         hint = "prepare it with file_format='tfrecord'"
         raise UserError("data.name", data.name, f"is prepared as {file_format}", hint)
     return keys[0]
+
+
+def _label_key(
+    builder: "tfds.core.DatasetBuilder", data: ConfigDict
+) -> tuple[str, Callable[[int], str]]:
+    """The feature that holds the labels of a prepared dataset, and the name of each."""
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features)
+    for key, kind in features.items():
+        if isinstance(kind, tfds.features.ClassLabel):
+            return key, kind.int2str
+    raise UserError("data.labels", "tfds", f"{data.name} has no labels", "use none")
 
 
 def _prepare_tfds(builder: "tfds.core.DatasetBuilder", data: ConfigDict) -> None:

@@ -101,7 +101,7 @@ def infer_settings(tensors: Tensors) -> dict[str, dict[str, Any]]:
     attended = {
         size for sizes in (g_sizes, d_sizes) for size, name in sizes.items() if name in tensors
     }
-    data = {"image_size": image_size, "mode": MODES[channels]}
+    data = {"image_size": image_size, "mode": MODES[channels], "label_names": ()}
     model = {
         **FIXED_SETTINGS,
         "latent_dim": _shape(tensors, "G.initial_conv.0.weight")[0],
@@ -237,7 +237,7 @@ def _is_blur(tensor: np.ndarray) -> bool:
 def _is_cosines(tensor: np.ndarray) -> bool:
     if tensor.ndim != 4 or tensor.shape[0] != 1 or tensor.shape[2] != tensor.shape[3]:
         return False
-    expected = np.asarray(frequency_weights(tensor.shape[2], tensor.shape[1]))
+    expected = np.asarray(frequency_weights(*tensor.shape[2:], tensor.shape[1]))
     return np.allclose(tensor[0].transpose(1, 2, 0), expected, rtol=0, atol=1e-6)
 
 

@@ -12,11 +12,13 @@ from lwgan.data.decode import to_rgb
 from lwgan.data.holdout import split
 from lwgan.metrics.extraction import Extracted, batched, extract, extract_dataset
 from lwgan.metrics.figures import DISTANCES, FEWEST, Reals, measure, require_enough
+from lwgan.metrics.kid import kernel_distance
 from lwgan.metrics.neighbours import Memorisation, memorisation
 from lwgan.metrics.networks.features import Features, open_features
 from lwgan.metrics.realness import Critic, score_realness
 from lwgan.metrics.records import Record
 from lwgan.runs import processes
+from lwgan.sampling.labels import labels_at
 from lwgan.sampling.sampler import Sampler
 
 # Images of each kind that the discriminator is asked about.
@@ -38,6 +40,10 @@ class Measurement(NamedTuple):
 
     record: Record
     samples: Extracted
+
+
+# Of samples and of training images, for a figure of a label alone.
+FEWEST_OF_LABEL = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +91,14 @@ class Evaluator:
         eval_settings = self.config.eval
         seed = self.config.train.seed if seed is None else seed
         count, title = eval_settings.num_images, f"Samples of step {step}"
-        drawn = batched(sampler.samples(seed, count, batch_size), self.features.batch_size)
+        places = self.places(count)
+        labels = None if places is None else labels_at(places, sampler.label_names)
+        stream = sampler.samples(seed, count, batch_size, labels=labels)
+        drawn = batched(stream, self.features.batch_size)
         images = (to_rgb(np.stack(batch), eval_settings.background) for batch in drawn)
         samples = extract(self.features, images, count, title)
         figures = measure(samples, self.training.reals, eval_settings.metrics)
+        figures |= self._of_labels(samples, places)
         if self.held_out:
             others = measure(samples, self.held_out.reals, eval_settings.metrics)
             figures |= {f"{name}_held_out": value for name, value in others.items()}
@@ -97,6 +107,27 @@ class Evaluator:
                 figures["realness_held_out"] = self._realness(critic, self.held_out, batch_size)
         record = {"step": step, **self.way, "generator": weights, "seed": seed, **figures}
         return Measurement(record, samples)
+
+    def places(self, count: int) -> np.ndarray | None:
+        """The labels of so many samples, as frequent as those of the training images: int (count,).
+
+        By their places, in order; None without labels.
+        """
+        if self.dataset.labels is None:
+            return None
+        theirs = np.sort(self.dataset.labels[self.training.indices])
+        return theirs[np.arange(count) * len(theirs) // count]
+
+    def _of_labels(self, samples: Extracted, places: np.ndarray | None) -> dict[str, float]:
+        """KID within each label of which there are enough samples and training images."""
+        figures, theirs = {}, self.dataset.labels
+        for place, name in enumerate(self.dataset.label_names):
+            of_samples = samples.features[places == place]
+            rows = np.flatnonzero(theirs[self.training.indices] == place)
+            if min(len(of_samples), len(rows)) >= FEWEST_OF_LABEL:
+                reals = self.training.reals.images.features[rows]
+                figures[f"kid_of_{name}"] = kernel_distance(of_samples, reals)[0]
+        return figures
 
     @functools.cached_property
     def mirrored(self) -> Extracted:
@@ -113,9 +144,11 @@ class Evaluator:
     def _realness(self, critic: Critic, part: Part, batch_size: int) -> float:
         count = min(MOST_SCORED, len(part.indices))
         evenly = np.linspace(0, len(part.indices) - 1, count).round().astype(int)
-        images = (self.dataset.centre(index) for index in part.indices[evenly])
-        batches = batched(images, batch_size)
-        return float(score_realness(critic, map(np.stack, batches)).mean())
+        chosen, theirs = part.indices[evenly], self.dataset.labels
+        batches = batched((self.dataset.centre(index) for index in chosen), batch_size)
+        names = self.dataset.label_names
+        labels = None if theirs is None else labels_at(theirs[chosen], names)
+        return float(score_realness(critic, map(np.stack, batches), labels).mean())
 
 
 def build_evaluator(config: ConfigDict, dataset: Dataset) -> Evaluator:

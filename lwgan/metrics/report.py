@@ -8,6 +8,7 @@ from lwgan.metrics.evaluator import Evaluator
 from lwgan.metrics.figures import FEWEST_FOR_FID
 from lwgan.metrics.neighbours import Memorisation
 from lwgan.metrics.records import IDENTITY, Record
+from lwgan.sampling.labels import labels_at
 from lwgan.sampling.sampler import Sampler, to_uint8
 from lwgan.sampling.sheets import make_grid
 
@@ -66,10 +67,13 @@ def sheet_of_copies(
 
     uint8 (H, W, C); ``copies`` are what the evaluator found of these samples.
     """
-    tiles = []
+    tiles, places = [], evaluator.places(len(copies.ratios))
     for number in np.argsort(copies.ratios)[:SHEET_ROWS]:
         latents = sampler.latents(seed, 1, int(number))
-        sample = to_uint8(sampler(latents, seed, 1, int(number)))
+        labels = None
+        if places is not None:
+            labels = labels_at(places[[number]], sampler.label_names)
+        sample = to_uint8(sampler(latents, seed, 1, int(number), labels=labels))
         nearest = evaluator.training.indices[copies.nearest[number]]
         tiles += [sample[0], *(evaluator.dataset.centre(index) for index in nearest)]
     return make_grid(np.stack(tiles), 1 + copies.nearest.shape[1])

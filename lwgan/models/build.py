@@ -36,6 +36,7 @@ def build_generator(config: ConfigDict, dtype: jnp.dtype = jnp.float32) -> Gener
         antialias=model.antialias,
         icnr_init=model.icnr_init,
         output=model.output,
+        num_labels=len(config.data.label_names),
         remat=model.remat,
         axis_name=AXIS,
         dtype=dtype,
@@ -58,6 +59,7 @@ def build_discriminator(config: ConfigDict, dtype: jnp.dtype = jnp.float32) -> D
         side_channels=model.side_channels or 64,
         side_attention=model.side_attention,
         recon_size=model.recon_size,
+        num_labels=len(config.data.label_names),
         remat=model.remat,
         dtype=dtype,
     )
@@ -69,7 +71,7 @@ def generator_shapes(generator: Generator) -> Params:
     def init(key: jax.Array) -> Params:
         latents = jnp.zeros((1, generator.latent_dim))
         noise = draw_noise(key[None], generator.image_size)
-        return generator.init(key, latents, noise, train=False)
+        return generator.init(key, latents, noise, generator.any_labels(1), train=False)
 
     return jax.eval_shape(init, jax.random.key(0))
 
@@ -81,6 +83,7 @@ def discriminator_shapes(
 
     def init(key: jax.Array) -> Params:
         images = jnp.zeros((1, *shape_of(image_size), channels))
-        return discriminator.init(key, images, jnp.int32(0))["params"]
+        labels = jnp.zeros((1, discriminator.num_labels))
+        return discriminator.init(key, images, jnp.int32(0), labels)["params"]
 
     return jax.eval_shape(init, jax.random.key(0))

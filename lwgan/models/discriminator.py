@@ -30,7 +30,8 @@ class Discriminator(nn.Module):
     ``quadrant``, an int32 () in 0 … 3 (row by row), says which quarter the second decoder paints.
     The features at S pixels, which are S × S for square images, have ``2**fmap_inverse_coef / S``
     channels, at most ``fmap_max``. ``output_size`` 1 or 5 gives 1 or 25 logits, the latter more for
-    images that are not square.
+    images that are not square. With ``num_labels`` both heads judge images as those of their labels
+    (B, num_labels).
     """
 
     fmap_max: int
@@ -44,12 +45,15 @@ class Discriminator(nn.Module):
     side_channels: int
     side_attention: bool
     recon_size: int
+    num_labels: int = 0
     # Compute activations again in the backward pass instead of keeping them.
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array, quadrant: jax.Array) -> DiscriminatorOutput:
+    def __call__(
+        self, images: jax.Array, quadrant: jax.Array, labels: jax.Array | None = None
+    ) -> DiscriminatorOutput:
         shape = Shape(*images.shape[1:3])
         x = self._strided(images.astype(self.dtype), shape.size)
         features = {}
@@ -71,8 +75,8 @@ class Discriminator(nn.Module):
         if shape.size >= 512:
             painted_quadrant = decode("quadrant_decoder")(take_quadrant(features[16], quadrant))
         output = DiscriminatorOutput(
-            self._logits(features[8]),
-            self._side_logits(images.astype(self.dtype)),
+            self._logits(features[8], labels),
+            self._side_logits(images.astype(self.dtype), labels),
             painted,
             painted_quadrant,
         )
@@ -102,7 +106,7 @@ class Discriminator(nn.Module):
             x = leaky_relu(conv(x))
         return x
 
-    def _logits(self, x: jax.Array) -> jax.Array:
+    def _logits(self, x: jax.Array, labels: jax.Array | None) -> jax.Array:
         """(B, 8, 8, C) -> (B, output_size²), or of another shape."""
         kernel: int | tuple[int, int] = 4
         if self.output_size == 5:
@@ -112,10 +116,18 @@ class Discriminator(nn.Module):
                 x = blur(x)
             x = Conv(x.shape[-1], 3, stride=2, padding=1, dtype=self.dtype, name="logits_hidden")(x)
             kernel = x.shape[1:3]
-        x = Conv(1, kernel, dtype=self.dtype, name="logits")(leaky_relu(x))
-        return x.reshape(x.shape[0], -1)
+        x = leaky_relu(x)
+        logits = Conv(1, kernel, dtype=self.dtype, name="logits")(x).reshape(x.shape[0], -1)
+        return self._with_match("labels", logits, x, labels)
 
-    def _side_logits(self, images: jax.Array) -> jax.Array:
+    def _with_match(
+        self, name: str, logits: jax.Array, x: jax.Array, labels: jax.Array | None
+    ) -> jax.Array:
+        if not self.num_labels:
+            return logits
+        return logits + Match(self.num_labels, dtype=self.dtype, name=name)(x, labels)
+
+    def _side_logits(self, images: jax.Array, labels: jax.Array | None) -> jax.Array:
         """The head that sees the image at 32 px: (B, H, W, C) -> (B, 1)."""
         x = resize_nearest(images, Shape(*images.shape[1:3]).at(32)[0])
         x = Conv(self.side_channels, 3, padding=1, dtype=self.dtype, name="side_conv")(x)
@@ -127,7 +139,24 @@ class Discriminator(nn.Module):
         if self.side_attention:
             x = self._attention("side_attention_16")(x)
         x = nn.avg_pool(x, (4, 4), (4, 4))
-        return Conv(1, x.shape[1:3], dtype=self.dtype, name="side_logits")(x).reshape(-1, 1)
+        logits = Conv(1, x.shape[1:3], dtype=self.dtype, name="side_logits")(x).reshape(-1, 1)
+        return self._with_match("side_labels", logits, x, labels)
+
+
+class Match(nn.Module):
+    """How well features (B, H, W, C) go with labels (B, num_labels): (B, 1), at first 0.
+
+    A projection head (Miyato and Koyama 2018, arXiv:1802.05637).
+    """
+
+    num_labels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, labels: jax.Array) -> jax.Array:
+        shape = (self.num_labels, x.shape[-1])
+        table = self.param("match_of_label", nn.initializers.zeros, shape).astype(self.dtype)
+        return (x.mean((1, 2)) * (labels.astype(self.dtype) @ table)).sum(-1, keepdims=True)
 
 
 def sizes(first: int, last: int) -> list[int]:

@@ -60,7 +60,8 @@ class Generator(nn.Module):
     ``S`` pixels is one of S × S features for a square.
 
     The images are meant for [0, 1], and bounded if ``output``, a name in ``OUTPUTS``, bounds them.
-    ``noise`` is what ``draw_noise`` returns.
+    ``noise`` is what ``draw_noise`` returns. With ``num_labels`` there are labels, float32 (B,
+    num_labels): 1 for an image's own, or weights of several.
     A layer that puts out S pixels has ``2**(fmap_inverse_coef + 1) / S`` channels, at most
     ``fmap_max``; from 512 px on it has ``min_channels`` (negative: the image's, and at least 3).
     Collection ``batch_stats`` holds the running statistics, written when ``train``.
@@ -79,10 +80,15 @@ class Generator(nn.Module):
     antialias: bool
     icnr_init: bool
     output: str
+    num_labels: int = 0
     # Compute activations again in the backward pass instead of keeping them.
     remat: bool = False
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+
+    def any_labels(self, count: int) -> jax.Array | None:
+        """Labels (count, num_labels) of the right shape, None without."""
+        return jnp.zeros((count, self.num_labels)) if self.num_labels else None
 
     def features(self, size: int) -> int:
         """The number of channels that the layer with this output size in pixels puts out."""
@@ -92,12 +98,22 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(
-        self, latents: jax.Array, noise: tuple[jax.Array, ...], *, train: bool
+        self,
+        latents: jax.Array,
+        noise: tuple[jax.Array, ...],
+        labels: jax.Array | None = None,
+        *,
+        train: bool,
     ) -> jax.Array:
         shape = shape_of(self.image_size)
-        x = Initial(self.latent_dim, shape.at(4), self.axis_name, dtype=self.dtype, name="initial")(
-            latents, train=train
-        )
+        x = Initial(
+            self.latent_dim,
+            shape.at(4),
+            self.axis_name,
+            self.num_labels,
+            dtype=self.dtype,
+            name="initial",
+        )(latents, labels, train=train)
         excite = FrequencyContext if self.freq_chan_attn else GlobalContext
         attend = nn.remat(Attention) if self.remat else Attention
         # ``train`` is the third argument.
@@ -116,9 +132,10 @@ class Generator(nn.Module):
                 self.antialias,
                 self.icnr_init,
                 self.axis_name,
+                self.num_labels,
                 dtype=self.dtype,
                 name=f"block_{size}",
-            )(x, drawn, train)
+            )(x, drawn, train, labels)
             target = EXCITATIONS.get(size, math.inf)
             if target <= shape.size:
                 gates[target] = excite(
@@ -136,10 +153,11 @@ class Initial(nn.Module):
     latent_dim: int
     shape: tuple[int, int]
     axis_name: str | None
+    num_labels: int
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, latents: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, latents: jax.Array, labels: jax.Array | None, *, train: bool) -> jax.Array:
         # PyTorch takes the transposed convolution's fan-in from its outputs: 2 D channels times
         # 4×4.
         features = 2 * self.latent_dim
@@ -149,7 +167,8 @@ class Initial(nn.Module):
         x = jnp.einsum("bd,dhwf->bhwf", latents.astype(self.dtype), kernel.astype(self.dtype))
         # Batch normalisation cancels this bias: see Conv.train_bias.
         x += jax.lax.stop_gradient(bias).astype(self.dtype).reshape(1, 1, 1, -1)
-        x = nn.glu(BatchNorm(self.axis_name, dtype=self.dtype, name="norm")(x, train=train))
+        norm = BatchNorm(self.axis_name, self.num_labels, dtype=self.dtype, name="norm")
+        x = nn.glu(norm(x, train=train, labels=labels))
         x = x.astype(jnp.float32)
         length = jnp.sqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
         return (x / length).astype(self.dtype)
@@ -162,10 +181,13 @@ class UpBlock(nn.Module):
     antialias: bool
     icnr_init: bool
     axis_name: str | None
+    num_labels: int
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, noise: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, noise: jax.Array, train: bool, labels: jax.Array | None
+    ) -> jax.Array:
         x = Upsample(self.icnr_init, dtype=self.dtype, name="upsample")(x)
         if self.antialias:
             x = blur(x)
@@ -181,5 +203,5 @@ class UpBlock(nn.Module):
         )(x)
         gain = self.param("noise_gain", nn.initializers.zeros, (1,)).reshape(1, 1, 1, 1)
         x += gain.astype(self.dtype) * noise.astype(self.dtype)
-        x = BatchNorm(self.axis_name, dtype=self.dtype, name="norm")(x, train=train)
-        return nn.glu(x)
+        norm = BatchNorm(self.axis_name, self.num_labels, dtype=self.dtype, name="norm")
+        return nn.glu(norm(x, train=train, labels=labels))

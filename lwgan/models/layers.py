@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+# How the names of parameters (K, …) end that have a row for each label.
+OF_LABEL = "_of_label"
+
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 kaiming_uniform = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
 
@@ -115,18 +118,24 @@ class BatchNorm(nn.Module):
 
     (``flax.linen.BatchNorm`` keeps the biased variance.) In training the statistics are those of
     the whole micro-batch over all devices of ``axis_name``; they are float32 whatever ``dtype`` is.
+    With ``num_labels`` the scale and bias are those of the labels (B, num_labels), weights that sum
+    up to 1: conditional batch normalisation (de Vries et al. 2017, arXiv:1707.00683).
     """
 
     axis_name: str | None
+    num_labels: int = 0
     momentum: float = 0.9
     epsilon: float = 1e-5
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, labels: jax.Array | None = None) -> jax.Array:
         features, axes = x.shape[-1:], tuple(range(x.ndim - 1))
-        scale = self.param("scale", nn.initializers.ones, features)
-        bias = self.param("bias", nn.initializers.zeros, features)
+        scale = self.param("scale", nn.initializers.ones, features).reshape(_last(x))
+        bias = self.param("bias", nn.initializers.zeros, features).reshape(_last(x))
+        if self.num_labels:
+            scale = scale + self._of_labels("scale_of_label", x, labels)
+            bias = bias + self._of_labels("bias_of_label", x, labels)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, features)
         running_var = self.variable("batch_stats", "var", jnp.ones, features)
         x = x.astype(jnp.float32)
@@ -148,9 +157,14 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value, running_var.value
 
-        factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        y = (x - mean.reshape(_last(x))) * factor.reshape(_last(x)) + bias.reshape(_last(x))
+        factor = scale * jax.lax.rsqrt(var + self.epsilon).reshape(_last(x))
+        y = (x - mean.reshape(_last(x))) * factor + bias
         return y.astype(self.dtype)
+
+    def _of_labels(self, name: str, x: jax.Array, labels: jax.Array) -> jax.Array:
+        """What a table adds for labels (B, num_labels), in line with ``x``; at first nothing."""
+        table = self.param(name, nn.initializers.zeros, (self.num_labels, x.shape[-1]))
+        return (labels @ table).reshape(-1, *_last(x)[1:-1], x.shape[-1])
 
 
 def _last(x: jax.Array) -> tuple[int, ...]:

@@ -27,6 +27,17 @@ def angles(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     return np.arccos(np.clip((starts * ends).sum(-1) / lengths, -1, 1))
 
 
+def mixed_loop(keyframes: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Weights (frames, L) that go straight from one of (K, L) to the next, and back to the first.
+
+    ``stops`` are the frames at them, as ``closed_loop`` gives them.
+    """
+    closed = np.concatenate([keyframes, keyframes[:1]])
+    frames = np.arange(stops[-1] + 1)
+    columns = [np.interp(frames, stops, weights) for weights in closed.T]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
 def closed_loop(keyframes: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """A path (frames, D) through latents (K, D) and back, and the K + 1 frames at them.
 

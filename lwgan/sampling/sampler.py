@@ -14,6 +14,7 @@ from lwgan.keys import Draw, draw_latents, image_keys
 from lwgan.models.build import CHANNELS, Params
 from lwgan.models.generator import Generator, draw_noise, noise_shapes
 from lwgan.models.placement import divided, fetch, put, whole
+from lwgan.sampling.labels import Label, drawn_labels, one_label
 
 
 class Draws(NamedTuple):
@@ -61,6 +62,8 @@ class Sampler:
     generator: Generator
     params: Params
     stats: Params
+    # Empty without labels.
+    label_names: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
     def __repr__(self) -> str:
         return f"Sampler({self.kind})"
@@ -70,7 +73,8 @@ class Sampler:
         """Its images and latents in words: ``64 px rgb, latents of 64``."""
         generator = self.generator
         mode = next(name for name, count in CHANNELS.items() if count == generator.channels)
-        return f"{generator.image_size} px {mode}, latents of {generator.latent_dim}"
+        kind = f"{generator.image_size} px {mode}, latents of {generator.latent_dim}"
+        return kind + (f", {len(self.label_names)} labels" if self.label_names else "")
 
     @functools.cached_property
     def _on_devices(self) -> tuple[Params, Params]:
@@ -78,9 +82,17 @@ class Sampler:
         return put((self.params, self.stats), whole())
 
     def __call__(
-        self, latents: np.ndarray, seed: int | None = 0, batch_size: int = 16, first: int = 0
+        self,
+        latents: np.ndarray,
+        seed: int | None = 0,
+        batch_size: int = 16,
+        first: int = 0,
+        *,
+        labels: np.ndarray | None = None,
     ) -> np.ndarray:
         """float32 (B, H, W, C), not clipped, of latents (B, latent_dim).
+
+        ``labels`` are weights (B, K); by default one is drawn for each image, by the seed.
 
         The noise inputs are those of images ``first`` … of the seed, so that neither the batch size
         nor the other images change one; without a seed (None) they are zero.
@@ -93,24 +105,47 @@ class Sampler:
             given = f"{latents.dtype} {latents.shape}"
             raise UserError("latents", given, f"must be numbers (B, {dim})", "mend them")
         noise = None if seed is None else Draws.of_seed(seed, len(latents), first)
-        return np.stack(list(self.stream(latents, noise, batch_size)))
+        if labels is None and self.label_names:
+            labels = self.drawn_labels(Draws.of_seed(seed or 0, len(latents), first))
+        return np.stack(list(self.stream(latents, noise, batch_size, labels=labels)))
 
-    def sample(self, seed: int = 0, num_images: int = 16, truncation: float = 1.0) -> np.ndarray:
+    def sample(
+        self,
+        seed: int = 0,
+        num_images: int = 16,
+        truncation: float = 1.0,
+        *,
+        label: Label | None = None,
+    ) -> np.ndarray:
         """The first images of a seed: uint8 (B, H, W, C).
 
-        ``truncation`` multiplies the latents; with 0, only the noise inputs differ. What follows
-        the first layer is normalised: do not expect likelier images of 0.7, as in networks without
-        that.
+        ``label`` is a name or number; by default one is drawn for each image. ``truncation``
+        multiplies the latents; with 0, only the noise inputs differ. What follows the first layer
+        is normalised: do not expect likelier images of 0.7, as in networks without that.
         """
-        return np.stack(list(self.samples(seed, num_images, truncation=truncation)))
+        labels = None if label is None else one_label(label, self.label_names, num_images)
+        images = self.samples(seed, num_images, truncation=truncation, labels=labels)
+        return np.stack(list(images))
 
     def samples(
-        self, seed: int, num_images: int, batch_size: int = 16, truncation: float = 1.0
+        self,
+        seed: int,
+        num_images: int,
+        batch_size: int = 16,
+        truncation: float = 1.0,
+        *,
+        labels: np.ndarray | None = None,
     ) -> Iterator[np.ndarray]:
-        """As ``sample``, one image after the other: uint8 (H, W, C)."""
+        """As ``sample``, one image after the other, uint8 (H, W, C); of ``labels`` (B, K)."""
         draws = Draws.of_seed(seed, num_images)
         latents = DrawnLatents(draws, self.generator.latent_dim)
-        return map(to_uint8, self.stream(latents, draws, batch_size, truncation))
+        if labels is None:
+            labels = self.drawn_labels(draws)
+        return map(to_uint8, self.stream(latents, draws, batch_size, truncation, labels=labels))
+
+    def drawn_labels(self, draws: "Draws") -> np.ndarray | None:
+        """A label for each image, weights (B, K); None without labels."""
+        return drawn_labels(*draws, self.label_names) if self.label_names else None
 
     def latents(self, seed: int, count: int, first: int = 0) -> jax.Array:
         """The latents of images ``first`` … of a seed: float32 (count, latent_dim)."""
@@ -122,12 +157,14 @@ class Sampler:
         noise: Draws | None,
         batch_size: int = 16,
         truncation: float = 1.0,
+        *,
+        labels: np.ndarray | None = None,
     ) -> Iterator[np.ndarray]:
         """One image after the other, float32 (H, W, C), not clipped; two batches are in memory.
 
         A batch is divided over the devices, and rounded up to their number.
         ``latents`` (B, latent_dim) may be anything with a length and slices; without ``noise`` the
-        noise inputs are zero.
+        noise inputs are zero. ``labels`` (B, K) are needed where there are some.
         """
         count, devices = len(latents), jax.device_count()
         size = -(-min(batch_size, count) // devices) * devices
@@ -141,8 +178,9 @@ class Sampler:
             drawn = None
             if noise is not None:
                 drawn = Draws(*(np.pad(each, missing, "edge") for each in noise.part(where)))
-            given = put((padded * np.float32(truncation), drawn), divided())
-            batch = _generate(self.generator, params, stats, *given)
+            own = None if labels is None else np.pad(labels[where], (missing, (0, 0)), "edge")
+            latents_, drawn, own = put((padded * np.float32(truncation), drawn, own), divided())
+            batch = _generate(self.generator, params, stats, latents_, drawn, labels=own)
             # The device is at work on the next batch meanwhile.
             if before is not None:
                 yield from fetch(before)
@@ -156,9 +194,18 @@ def _latents(latent_dim: int, seeds: jax.Array, numbers: jax.Array) -> jax.Array
 
 
 def generate(
-    generator: Generator, params: Params, stats: Params, latents: jax.Array, noise: Draws | None
+    generator: Generator,
+    params: Params,
+    stats: Params,
+    latents: jax.Array,
+    noise: Draws | None,
+    *,
+    labels: jax.Array | None = None,
 ) -> jax.Array:
-    """float32 (B, H, W, C), not clipped, of latents (B, latent_dim) and whose noise it is."""
+    """float32 (B, H, W, C), not clipped, of latents (B, latent_dim) and whose noise it is.
+
+    ``labels`` are weights float32 (B, K), None without.
+    """
     if noise is None:
         shapes = noise_shapes(generator.image_size)
         drawn = tuple(jnp.zeros((len(latents), *shape, 1)) for shape in shapes)
@@ -166,9 +213,8 @@ def generate(
         keys = image_keys(noise.seeds, Draw.SAMPLE_NOISE, noise.numbers)
         drawn = draw_noise(keys, generator.image_size)
     with jax.default_matmul_precision("highest"):
-        return generator.apply(
-            {"params": params, "batch_stats": stats}, latents, drawn, train=False
-        )
+        variables = {"params": params, "batch_stats": stats}
+        return generator.apply(variables, latents, drawn, labels, train=False)
 
 
 _generate = jax.jit(generate, static_argnums=0)

@@ -1,7 +1,7 @@
 """Grids of images, and sheets of rows with titles."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from einops import rearrange
@@ -32,6 +32,14 @@ def make_sheet(rows: Mapping[str, np.ndarray]) -> np.ndarray:
         ImageDraw.Draw(label).text((4, 2), title, font=ImageFont.load_default(14))
         strips += [np.asarray(label), row]
     return np.concatenate(strips)
+
+
+def titled(images: np.ndarray, columns: int, titles: Sequence[str]) -> np.ndarray:
+    """uint8 (N, H, W, C) as a grid, or as a sheet with a title over each row if there are some."""
+    if not titles:
+        return make_grid(images, columns)
+    rows = images.reshape(len(titles), -1, *images.shape[1:])
+    return make_sheet(dict(zip(titles, rows, strict=True)))
 
 
 def over_checkerboard(images: np.ndarray) -> np.ndarray:

@@ -30,7 +30,8 @@ class Trained(Sampler):
 def load(workdir: str | os.PathLike, step: int | None = None, weights: str = "ema") -> Trained:
     """The EMA generator ("ema") or the live one ("raw") of a run; the newest step by default.
 
-    ``load(workdir).sample(seed=7, num_images=16)`` is uint8 (B, H, W, C), and calling it with
+    ``load(workdir).sample(seed=7, num_images=16)`` is uint8 (B, H, W, C), of a run with labels also
+    ``.sample(label="boats")``, and calling it with
     latents (B, latent_dim) gives float32 (B, H, W, C).
 
     Raises:
@@ -52,4 +53,5 @@ def load_step(this_run: Run, step: int, weights: str) -> Trained:
     like = generator_shapes(generator)
     variables = checkpoint.restore_generator(this_run.workdir, step, like, weights)
     params, stats = variables["params"], variables["batch_stats"]
-    return Trained(generator, params, stats, this_run, step, weights)
+    names = this_run.config.data.label_names
+    return Trained(generator, params, stats, this_run, step, weights, label_names=names)

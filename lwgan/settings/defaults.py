@@ -41,6 +41,11 @@ class Setting(NamedTuple):
 SIZES = tuple_of(int, "sizes in pixels such as (32,64), or ()")
 AUGMENTATION_NAMES = tuple_of(str, "names such as ('cutout','translation'), or ()")
 METRIC_NAMES = tuple_of(str, "names such as ('kid','fid')")
+NAMES = tuple_of(str, "names such as ('boats','cars'), or ()")
+LABELS = Rule(
+    lambda value: value in ("none", "folders", "tfds") or value.endswith((".json", ".csv")),
+    "none, folders, tfds, or a .json or .csv file",
+)
 ROWS_AND_COLUMNS = Rule(
     lambda value: value == () or ([type(n) for n in value] == [int, int] and min(value) >= 1),
     "(rows, columns), or ()",
@@ -65,6 +70,16 @@ SETTINGS: dict[str, dict[str, Setting]] = {
             "or stretched, which lwgan.sample undoes",
             fixed=True,
         ),
+        "labels": Setting(
+            "none",
+            "what says which kind each image is: its folder (folders), a .json or .csv file of "
+            "names and labels, or TensorFlow Datasets (tfds)",
+            LABELS,
+        ),
+        "label_names": Setting(
+            (), "the labels in their order; (): all, kept from the first start on", NAMES
+        ),
+        "balanced": Setting(False, "as many images of each label, however few it has", fixed=True),
         "mode": Setting("rgb", "channels of the images", one_of("rgb", "rgba", "grey"), fixed=True),
         "crop_prob": Setting(
             0.0, "probability of a random-resized crop instead of the centre", between(0, 1)

@@ -17,9 +17,10 @@ from lwgan.metrics.records import Record, add_record, figures_of
 from lwgan.models.build import build_generator
 from lwgan.runs import checkpoint
 from lwgan.sampling import image_files
+from lwgan.sampling.labels import labels_at
 from lwgan.sampling.paths import between
 from lwgan.sampling.sampler import Sampler, to_uint8
-from lwgan.sampling.sheets import make_grid
+from lwgan.sampling.sheets import titled
 from lwgan.settings.shapes import shape_of
 from lwgan.training.evaluation import critic_of
 from lwgan.training.gradients import Terms
@@ -28,6 +29,8 @@ from lwgan.training.state import TrainState
 
 # Pixels of images whose grids are smaller, in files that lose a little.
 _LARGE = 512
+# Of a grid with a row for each label.
+_MOST_ROWS = 16
 
 # Of a step: its number, the state after it, and the metrics.
 Action = Callable[[int, TrainState, Terms], None]
@@ -153,9 +156,12 @@ def micro_batch(config: ConfigDict) -> int:
 
 
 def grid_of(config: ConfigDict) -> tuple[int, int]:
-    """Rows and columns of the grids."""
+    """Rows and columns of the grids; with labels a row for each of the first ones."""
     large = max(shape_of(config.data.image_size)) >= _LARGE
-    return config.sample.grid or ((4, 4) if large else (8, 8))
+    rows, columns = config.sample.grid or ((4, 4) if large else (8, 8))
+    if config.data.label_names:
+        rows = min(len(config.data.label_names), rows if config.sample.grid else _MOST_ROWS)
+    return rows, columns
 
 
 def grid_suffix(config: ConfigDict) -> str:
@@ -175,15 +181,17 @@ def draw_grids(config: ConfigDict, state: TrainState) -> dict[str, np.ndarray]:
     rows, columns = grid_of(config)
     seed, batch_size = config.train.seed, micro_batch(config)
     generator = build_generator(config)
-    ema = Sampler(generator, state.ema_params, state.ema_stats)
-    live = Sampler(generator, state.g_params, state.g_stats)
+    names = config.data.label_names
+    ema = Sampler(generator, state.ema_params, state.ema_stats, label_names=names)
+    live = Sampler(generator, state.g_params, state.g_stats, label_names=names)
     latents = ema.latents(seed, rows * columns)
     ends = ema.latents(seed, rows, first=rows * columns)
     path = between(latents[::columns], ends, columns)
+    labels = labels_at(np.repeat(np.arange(rows), columns), names) if names else None
     return {
-        "ema": ema(latents, seed, batch_size),
-        "raw": live(latents, seed, batch_size),
-        "interp": ema(path, seed, batch_size),
+        "ema": ema(latents, seed, batch_size, labels=labels),
+        "raw": live(latents, seed, batch_size, labels=labels),
+        "interp": ema(path, seed, batch_size, labels=labels),
     }
 
 
@@ -197,7 +205,8 @@ def sample_action(session: Session, writer: metric_writers.MetricWriter) -> Maki
     real_distance = mean_distance(some / 255)
 
     def write(step: int, drawn: Mapping[str, np.ndarray]) -> None:
-        grids = {name: make_grid(to_uint8(images), columns) for name, images in drawn.items()}
+        titles = config.data.label_names[:rows]
+        grids = {name: titled(to_uint8(each), columns, titles) for name, each in drawn.items()}
         folder.mkdir(parents=True, exist_ok=True)
         for name, image in grids.items():
             which = "" if name == "ema" else f"-{name}"
@@ -224,7 +233,8 @@ def evaluate_action(
         writer.write_scalars(step, figures_of(record))
 
     def measure(step: int, state: TrainState, metrics: Terms) -> Callable[[], None]:
-        sampler = Sampler(generator, state.ema_params, state.ema_stats)
+        names = config.data.label_names
+        sampler = Sampler(generator, state.ema_params, state.ema_stats, label_names=names)
         critic = critic_of(config, state.d_params)
         record, _ = evaluator.measure(sampler, step, batch_size=batch_size, critic=critic)
         return functools.partial(write, step, record)

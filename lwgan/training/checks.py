@@ -83,6 +83,11 @@ IDLE = (
         lambda c: c.data.source in ("folder", "openmoji"),
         _SOURCE,
     ),
+    Idle(
+        ("data.label_names", "data.balanced"),
+        lambda c: c.data.labels == "none",
+        "data.labels is none",
+    ),
     Idle(("data.subset",), lambda c: c.data.source in ("folder", "tfds"), _SOURCE),
 )
 

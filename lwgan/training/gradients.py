@@ -1,7 +1,7 @@
 """Gradients of a whole step: over micro-batches, over devices, and into the parameters."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,32 +26,32 @@ class Outcome(NamedTuple):
 
 
 def accumulate(
-    micro_batch: Callable[[Params, Params, jax.Array, jax.Array], Outcome],
+    micro_batch: Callable[[Params, Params, jax.Array, Any], Outcome],
     params: Params,
     stats: Params,
-    images: jax.Array,
+    reals: Any,
     *,
     unroll: bool,
 ) -> tuple[Params, Terms, Params]:
-    """Means of gradients, and of terms and measures, over micro-batches of ``images`` (A, m, …).
+    """Means of gradients, and of terms and measures, over micro-batches of ``reals`` (A, m, …).
 
-    ``micro_batch(params, stats, index, images)`` is what comes of one. ``unroll`` writes them out
+    ``micro_batch(params, stats, index, reals)`` is what comes of one. ``unroll`` writes them out
     one after the other instead of in a loop.
     """
-    count = images.shape[0]
+    count = len(jax.tree.leaves(reals)[0])
 
-    def loss_fn(params: Params, stats: Params, micro: jax.Array, images: jax.Array):
-        terms, measures, stats = micro_batch(params, stats, micro, images)
+    def loss_fn(params: Params, stats: Params, micro: jax.Array, reals: Any):
+        terms, measures, stats = micro_batch(params, stats, micro, reals)
         return sum(terms.values()), ({**terms, **measures}, stats)
 
-    def body(carry: tuple[Params, Params], micro_and_images: tuple[jax.Array, jax.Array]):
+    def body(carry: tuple[Params, Params], micro_and_reals: tuple[jax.Array, Any]):
         total, stats = carry
-        grads, (terms, stats) = jax.grad(loss_fn, has_aux=True)(params, stats, *micro_and_images)
+        grads, (terms, stats) = jax.grad(loss_fn, has_aux=True)(params, stats, *micro_and_reals)
         return (jax.tree.map(jnp.add, total, grads), stats), terms
 
     zeros = jax.tree.map(jnp.zeros_like, params)
     scan = _unrolled_scan if unroll else jax.lax.scan
-    (total, stats), terms = scan(body, (zeros, stats), (jnp.arange(count), images))
+    (total, stats), terms = scan(body, (zeros, stats), (jnp.arange(count), reals))
     return (
         jax.tree.map(lambda grad: grad / count, total),
         {name: term.mean() for name, term in terms.items()},

@@ -1,12 +1,13 @@
 """From settings to what the step takes: its recipe, and how its images are laid out."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lwgan.data.batches import Layout
+from lwgan.data.batches import Labelled, Layout
 from lwgan.models.build import CHANNELS
 from lwgan.settings.shapes import shape_of
 from lwgan.training.augment import prob_for
@@ -91,8 +92,11 @@ def layout_of(config: ConfigDict) -> Layout:
     )
 
 
-def images_shape(config: ConfigDict) -> jax.ShapeDtypeStruct:
-    """Of the images that this process hands to a step: uint8 (devices, R, A, m, H, W, C)."""
+def images_shape(config: ConfigDict) -> Any:
+    """Of what this process hands to a step: uint8 (devices, R, A, m, H, W, C), or ``Labelled``."""
     shape = (*shape_of(config.data.image_size), CHANNELS[config.data.mode])
-    of_all = layout_of(config).positions(0).shape
-    return jax.ShapeDtypeStruct((jax.local_device_count(), *of_all[1:], *shape), np.uint8)
+    places = (jax.local_device_count(), *layout_of(config).positions(0).shape[1:])
+    images = jax.ShapeDtypeStruct((*places, *shape), np.uint8)
+    if config.data.label_names:
+        return Labelled(images, jax.ShapeDtypeStruct(places, np.int32))
+    return images

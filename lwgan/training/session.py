@@ -14,8 +14,10 @@ from lwgan.data.batches import read_batches
 from lwgan.data.cache import load_dataset
 from lwgan.data.dataset import Dataset
 from lwgan.data.holdout import split
+from lwgan.data.labels import NONE, read_labels
 from lwgan.data.source import Source
 from lwgan.data.sources import open_source
+from lwgan.errors import UserError
 from lwgan.metrics.records import read_records
 from lwgan.runs import checkpoint, manifest, processes
 from lwgan.runs.directory import Run, RunInfo, is_run, read_run, resolve_run
@@ -81,19 +83,18 @@ def prepare(
     Raises:
       UserError: the settings, the images or the directories do not allow it.
     """
-    _check(config, workdir)
+    config = _checked(config, workdir)
     known = processes.of_first(lambda: is_run(workdir))
     begun = known and not fresh
-    noted = processes.of_first(lambda: read_run(workdir).info.fingerprint if begun else "")
-    with processes.together():
-        source = open_source(config.data, known=noted, keep=keep)
-        place = Place(Run(workdir, config, RunInfo(source.fingerprint)))
-        if processes.is_first() and (begun or not known):
-            place = _look(place.run, accept_new_data=accept_new_data)
-        if processes.is_first():
-            place = place.starting_from(init_from, config, new=not begun)
-    run, step = place.run, processes.gather(place.step)[0]
-    config = _settled(config, run.config if step is not None else None)
+    source = _open(config, workdir if begun else None, keep=keep)
+    place = Place(Run(workdir, config, RunInfo(source.fingerprint)))
+    if begun or not known:
+        place = _look(place, accept_new_data=accept_new_data)
+    step = processes.gather(place.step)[0]
+    learnt = place.run.config if step is not None else None
+    config = _with_labels(config, source, learnt)
+    place = place.starting_from(init_from, config, new=not begun)
+    run, config = place.run, _settled(config, learnt)
     run.config = run.config if begun else config
     gan = build_gan(config)
     processes.of_first(lambda: _require_networks(workdir, step, gan))
@@ -115,6 +116,13 @@ def prepare(
     )
 
 
+def _open(config: ConfigDict, begun: pathlib.Path | None, *, keep: bool) -> Source:
+    """The images, as the run that has begun in this directory found them."""
+    noted = processes.of_first(lambda: read_run(begun).info.fingerprint if begun else "")
+    with processes.together():
+        return open_source(config.data, known=noted, keep=keep)
+
+
 class Place(NamedTuple):
     """What the directory of a session has to go on from; see there."""
 
@@ -124,13 +132,17 @@ class Place(NamedTuple):
     origin: Origin | None = None
 
     def starting_from(self, init_from: str | None, config: ConfigDict, *, new: bool) -> "Place":
-        """With the origin that is asked for."""
+        """With the origin that is asked for, in process 0."""
         begun = self.step is not None
-        return self._replace(origin=find_origin(self.run, init_from, config, new=new, begun=begun))
+        with processes.together():
+            if not processes.is_first():
+                return self
+            origin = find_origin(self.run, init_from, config, new=new, begun=begun)
+            return self._replace(origin=origin)
 
 
-def _check(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """What can be refused before anything is read."""
+def _checked(config: ConfigDict, workdir: pathlib.Path) -> ConfigDict:
+    """A copy of the settings, after all that can be refused before anything is read."""
     with processes.together():
         check_settings(config)
         check_devices(config, jax.device_count())
@@ -142,20 +154,48 @@ def _check(config: ConfigDict, workdir: pathlib.Path) -> None:
     processes.require_same({"devices": kind}, "give all as many of the same kind")
     # From here on known to all, for what depends on the memory of the machine.
     processes.beside()
+    return from_values(config.to_dict())
 
 
-def _look(run: Run, *, accept_new_data: bool) -> Place:
-    """What the directory of a run to go on with, or of a new one, holds."""
+def _look(place: Place, *, accept_new_data: bool) -> Place:
+    """What the directory of a run to go on with, or of a new one, holds, in process 0."""
+    run = place.run
     workdir, fingerprint = run.workdir, run.info.fingerprint
-    run = resolve_run(run.config, workdir, fingerprint, accept_new_data=accept_new_data)
-    steps, damaged = manifest.examine(workdir)
-    read_records(workdir)
-    return Place(run, steps[-1] if steps else None, damaged)
+    with processes.together():
+        if not processes.is_first():
+            return place
+        run = resolve_run(run.config, workdir, fingerprint, accept_new_data=accept_new_data)
+        steps, damaged = manifest.examine(workdir)
+        read_records(workdir)
+        return Place(run, steps[-1] if steps else None, damaged)
 
 
 def _settled(config: ConfigDict, begun: ConfigDict | None) -> ConfigDict:
     """The settings as process 0 resolves them: see ``micro_batches.resolve``."""
     return from_values(processes.of_first(lambda: resolve(config, begun).to_dict()))
+
+
+def _with_labels(config: ConfigDict, source: Source, begun: ConfigDict | None) -> ConfigDict:
+    """The settings with the names of the labels, as process 0 finds them."""
+    if begun is not None:
+        _require_labels(config, begun)
+        config.data.label_names = begun.data.label_names
+    names = processes.of_first(lambda: list(read_labels(source, config.data)[1]))
+    config.data.label_names = tuple(names)
+    return config
+
+
+def _require_labels(config: ConfigDict, begun: ConfigDict) -> None:
+    """Refuses other labels than a run has learnt from."""
+    own, learnt = config.data.label_names, begun.data.label_names
+    if (config.data.labels == NONE) != (not learnt) or (own and own != learnt):
+        which = f"the labels {', '.join(learnt)}" if learnt else "no labels"
+        raise UserError(
+            "data.labels",
+            ", ".join(own) or config.data.labels,
+            f"the run has learnt with {which}",
+            "keep that, or name another --workdir",
+        )
 
 
 def _require_networks(workdir: pathlib.Path, step: int | None, gan: Gan) -> None:
@@ -214,5 +254,6 @@ def batches_from(session: Session, step: int) -> Iterator[np.ndarray]:
         seed=config.train.seed,
         start_step=step,
         num_threads=config.data.num_threads,
+        balanced=config.data.balanced and bool(config.data.label_names),
         devices=slice(jax.process_index() * count, (jax.process_index() + 1) * count),
     )

@@ -77,11 +77,17 @@ def init_state(gan: Gan, seed: int) -> TrainState:
     keys = example_keys(root, Draw.INIT_GENERATOR, jnp.arange(2))
     latents = draw_latents(keys, generator.latent_dim)
     g_variables = generator.init(
-        keys[0], latents, draw_noise(keys, generator.image_size), train=True
+        keys[0],
+        latents,
+        draw_noise(keys, generator.image_size),
+        generator.any_labels(2),
+        train=True,
     )
     images = jnp.zeros((1, *shape_of(generator.image_size), generator.channels))
     d_key = jax.random.fold_in(root, Draw.INIT_DISCRIMINATOR)
-    d_params = gan.discriminator.init(d_key, images, jnp.int32(0))["params"]
+    d_params = gan.discriminator.init(d_key, images, jnp.int32(0), generator.any_labels(1))[
+        "params"
+    ]
     return new_state(gan, g_variables, g_variables, d_params, step=0)
 
 

@@ -5,20 +5,21 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lwgan.data.batches import Labelled
 from lwgan.keys import Draw, draw_latents, example_keys, step_key
 from lwgan.models.build import Params
-from lwgan.models.discriminator import DiscriminatorOutput, take_quadrant
+from lwgan.models.discriminator import DiscriminatorOutput
 from lwgan.models.generator import draw_noise
 from lwgan.models.placement import AXIS
 from lwgan.training.augment import adapt, augment_images
 from lwgan.training.ema import EMA_DECAYS, mix
 from lwgan.training.gradients import Outcome, Terms, accumulate, apply_updates
-from lwgan.training.losses import LOSSES, AdversarialLoss, gradient_penalty, reconstruction
+from lwgan.training.judging import adversarial_terms, judge_images, mean_signs, painted_error
+from lwgan.training.losses import LOSSES, gradient_penalty
 from lwgan.training.recipes import Recipe
 from lwgan.training.state import Gan, TrainState
 
@@ -34,7 +35,8 @@ class Update:
 
     ``step`` counts updates from 1 and chooses the program: with the gradient penalty in every
     ``gp_every``-th step, the first included. ``images`` are uint8 (devices, R, A, m, H, W, C): R =
-    2 batches where the generator's loss reads reals of its own, else 1; A micro-batches; m images.
+    2 batches where the generator's loss reads reals of its own, else 1; A micro-batches; m images;
+    or they are ``Labelled``.
     The state is whole on each device, and its buffers are donated.
     """
 
@@ -76,20 +78,20 @@ def make_update(gan: Gan, recipe: Recipe) -> Update:
 def update_networks(
     gan: Gan, recipe: Recipe, with_penalty: bool, state: TrainState, images: jax.Array
 ) -> tuple[TrainState, Terms]:
-    """One step on one device's share of the images, uint8 (R, A, m, H, W, C).
+    """One step on one device's share of the images, uint8 (R, A, m, H, W, C) or ``Labelled``.
 
     Knows other devices only by the name of their axis. Metrics are float32 () under ``d/`` and
     ``g/``.
     """
     with jax.default_matmul_precision(MATMUL_PRECISIONS[recipe.precision]):
-        images = images.astype(jnp.float32) / 255
-        keys = StepKeys.of(recipe, state, images.shape[2])
+        batches = Reals.of(images, gan.generator.num_labels)
+        keys = StepKeys.of(recipe, state, batches.images.shape[2])
         if state.adaptive is not None:
             recipe = dataclasses.replace(recipe, augment_prob=state.adaptive.prob)
         state, d_terms = discriminator_step(
-            gan, recipe, state, images[0], keys, with_penalty=with_penalty
+            gan, recipe, state, batches.batch(0), keys, with_penalty=with_penalty
         )
-        state, g_terms = generator_step(gan, recipe, state, images[-1], keys)
+        state, g_terms = generator_step(gan, recipe, state, batches.batch(-1), keys)
         state = average_generator(recipe, state)
     terms = {f"d/{name}": term for name, term in d_terms.items()}
     terms |= {f"g/{name}": term for name, term in g_terms.items()}
@@ -100,6 +102,27 @@ def update_networks(
         state = state.replace(adaptive=adaptive)
         terms["d/augment_prob"] = adaptive.prob
     return state.replace(step=state.step + 1), terms
+
+
+class Reals(NamedTuple):
+    """Real images with their labels."""
+
+    # float32 (…, H, W, C).
+    images: jax.Array
+    # float32 (…, K); None without labels.
+    labels: jax.Array | None
+
+    @classmethod
+    def of(cls, images: jax.Array | Labelled, num_labels: int) -> "Reals":
+        """From what the data pipeline hands over."""
+        labels = None
+        if isinstance(images, Labelled):
+            images, labels = images.images, jax.nn.one_hot(images.labels, num_labels)
+        return cls(images.astype(jnp.float32) / 255, labels)
+
+    def batch(self, index: int) -> "Reals":
+        """One of the batches of a step."""
+        return jax.tree.map(lambda each: each[index], self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,22 +167,24 @@ def discriminator_step(
     gan: Gan,
     recipe: Recipe,
     state: TrainState,
-    real: jax.Array,
+    real: Reals,
     keys: StepKeys,
     *,
     with_penalty: bool,
 ) -> tuple[TrainState, Terms]:
-    """Updates the discriminator on reals float32 (A, m, H, W, C) and as many fakes.
+    """Updates the discriminator on reals (A, m, H, W, C) and as many fakes of the same labels.
 
     The penalty is on the squared gradient with respect to the raw reals, through their
     augmentation, and to the augmented fakes, as in lightweight-gan.
     """
     loss = LOSSES[recipe.loss]
 
-    def micro_batch(params: Params, g_stats: Params, micro: jax.Array, images: jax.Array):
+    def micro_batch(params: Params, g_stats: Params, micro: jax.Array, real: Reals):
         latent_keys = keys.of_examples(Draw.D_LATENTS, micro)
         noise_keys = keys.of_examples(Draw.D_NOISE, micro)
-        fake, g_stats = generate_fakes(gan, state.g_params, g_stats, latent_keys, noise_keys)
+        fake, g_stats = generate_fakes(
+            gan, state.g_params, g_stats, latent_keys, noise_keys, labels=real.labels
+        )
         fake_keys = keys.of_examples(Draw.D_FAKE_AUGMENT, micro)
         fake_coins = keys.of_coins(Draw.D_FAKE_COIN, micro)
         fake = jax.lax.stop_gradient(view(recipe, fake, fake_keys, fake_coins, real=False))
@@ -168,8 +193,9 @@ def discriminator_step(
         look = functools.partial(view, recipe, keys=real_keys, coin_keys=real_coins, real=True)
         quadrant = jax.random.randint(keys.of_micro_batch(Draw.D_QUADRANT, micro), (), 0, 4)
 
-        judge = functools.partial(judge_images, gan.discriminator, params, quadrant)
-        judged_real = judge(images, look, with_gradient=with_penalty)
+        network = gan.discriminator
+        judge = functools.partial(judge_images, network, params, quadrant, labels=real.labels)
+        judged_real = judge(real.images, look, with_gradient=with_penalty)
         judged_fake = judge(fake, lambda images: images, with_gradient=with_penalty)
         terms = adversarial_terms(loss.discriminator, judged_real.output, judged_fake.output)
         if recipe.aux_weight > 0:
@@ -190,18 +216,24 @@ def discriminator_step(
 
 
 def generator_step(
-    gan: Gan, recipe: Recipe, state: TrainState, real: jax.Array, keys: StepKeys
+    gan: Gan, recipe: Recipe, state: TrainState, real: Reals, keys: StepKeys
 ) -> tuple[TrainState, Terms]:
-    """Updates the generator on fresh fakes; reals (A, m, H, W, C) serve losses that read them."""
+    """Updates the generator on fresh fakes of the labels of reals (A, m, H, W, C).
+
+    The images of the reals serve losses that read them.
+    """
     loss = LOSSES[recipe.loss]
 
-    def judge(images: jax.Array) -> DiscriminatorOutput:
-        return gan.discriminator.apply({"params": state.d_params}, images, jnp.int32(0))
+    def micro_batch(params: Params, g_stats: Params, micro: jax.Array, real: Reals):
+        def judge(images: jax.Array) -> DiscriminatorOutput:
+            own = {"params": state.d_params}
+            return gan.discriminator.apply(own, images, jnp.int32(0), real.labels)
 
-    def micro_batch(params: Params, g_stats: Params, micro: jax.Array, images: jax.Array):
         latent_keys = keys.of_examples(Draw.G_LATENTS, micro)
         noise_keys = keys.of_examples(Draw.G_NOISE, micro)
-        fake, g_stats = generate_fakes(gan, params, g_stats, latent_keys, noise_keys)
+        fake, g_stats = generate_fakes(
+            gan, params, g_stats, latent_keys, noise_keys, labels=real.labels
+        )
         fake_keys = keys.of_examples(Draw.G_FAKE_AUGMENT, micro)
         fake_coins = keys.of_coins(Draw.G_FAKE_COIN, micro)
         fake_output = judge(view(recipe, fake, fake_keys, fake_coins, real=False))
@@ -209,7 +241,7 @@ def generator_step(
         if loss.generator_needs_reals:
             real_keys = keys.of_examples(Draw.G_REAL_AUGMENT, micro)
             real_coins = keys.of_coins(Draw.G_REAL_COIN, micro)
-            real_output = judge(view(recipe, images, real_keys, real_coins, real=True))
+            real_output = judge(view(recipe, real.images, real_keys, real_coins, real=True))
         terms = adversarial_terms(loss.generator, real_output, fake_output)
         return Outcome(terms, {}, g_stats)
 
@@ -232,7 +264,13 @@ def average_generator(recipe: Recipe, state: TrainState) -> TrainState:
 
 
 def generate_fakes(
-    gan: Gan, params: Params, stats: Params, latent_keys: jax.Array, noise_keys: jax.Array
+    gan: Gan,
+    params: Params,
+    stats: Params,
+    latent_keys: jax.Array,
+    noise_keys: jax.Array,
+    *,
+    labels: jax.Array | None = None,
 ) -> tuple[jax.Array, Params]:
     """Fakes (m, H, W, C) of the generator in training mode, and its new statistics."""
     latents = draw_latents(latent_keys, gan.generator.latent_dim)
@@ -241,6 +279,7 @@ def generate_fakes(
         {"params": params, "batch_stats": stats},
         latents,
         noise,
+        labels,
         train=True,
         mutable=["batch_stats"],
     )
@@ -260,74 +299,3 @@ def view(
         hflip=recipe.hflip and (real or not recipe.augment_per_example),
         flip_unaugmented=recipe.augment_per_example,
     )
-
-
-class Judged(NamedTuple):
-    """What the discriminator says of images, and of what it saw of them."""
-
-    output: DiscriminatorOutput
-    # (m, H, W, C), as the discriminator saw them.
-    seen: jax.Array
-    # Of the sum of all logits with respect to the images before they were looked at.
-    gradient: jax.Array | None
-
-
-def judge_images(
-    network: nn.Module,
-    params: Params,
-    quadrant: jax.Array,
-    images: jax.Array,
-    look: Callable[[jax.Array], jax.Array],
-    *,
-    with_gradient: bool,
-) -> Judged:
-    """The discriminator's output for ``look(images)``, with its gradient if that is asked for."""
-
-    def total_score(images: jax.Array) -> tuple[jax.Array, tuple[DiscriminatorOutput, jax.Array]]:
-        seen = look(images)
-        output = network.apply({"params": params}, seen, quadrant)
-        return output.logits.sum() + output.side_logits.sum(), (output, seen)
-
-    if with_gradient:
-        gradient, (output, seen) = jax.grad(total_score, has_aux=True)(images)
-        return Judged(output, seen, gradient)
-    _, (output, seen) = total_score(images)
-    return Judged(output, seen, None)
-
-
-def painted_error(judged: Judged, quadrant: jax.Array) -> jax.Array:
-    """How far the decoders' images are from what the discriminator saw: float32 ()."""
-    error = reconstruction(judged.seen, judged.output.painted)
-    if judged.output.painted_quadrant is not None:
-        quarter = take_quadrant(judged.seen, quadrant)
-        error += reconstruction(quarter, judged.output.painted_quadrant)
-    return error
-
-
-def mean_signs(loss: AdversarialLoss, real: jax.Array, fake: jax.Array) -> Terms:
-    """1 where all logits (m, N) are those of real images, -1 where of fakes: float32 () each.
-
-    Where only differences count, those are meant between the images of a place.
-    """
-    if loss.relative:
-        real, fake = real - fake, fake - real
-    return {
-        "sign_of_reals": jnp.sign(loss.real_sign * real).mean(),
-        "sign_of_fakes": jnp.sign(loss.real_sign * fake).mean(),
-    }
-
-
-def adversarial_terms(
-    loss: Callable[[jax.Array | None, jax.Array], jax.Array],
-    real: DiscriminatorOutput | None,
-    fake: DiscriminatorOutput,
-) -> Terms:
-    """The loss of the main logits and of the 32 px head's, over the micro-batch of all devices."""
-
-    def whole(logits: jax.Array) -> jax.Array:
-        return jax.lax.all_gather(logits, AXIS, tiled=True)
-
-    return {
-        "adversarial": loss(real and whole(real.logits), whole(fake.logits)),
-        "side": loss(real and whole(real.side_logits), whole(fake.side_logits)),
-    }

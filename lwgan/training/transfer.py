@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax
@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from lwgan.errors import UserError
 from lwgan.models.build import CHANNELS, Params, build_discriminator, discriminator_shapes
 from lwgan.models.discriminator import blocks
+from lwgan.models.layers import OF_LABEL
 from lwgan.runs import checkpoint, manifest
 from lwgan.runs.directory import Run, read_run
 from lwgan.runs.files import local_path
@@ -33,7 +34,7 @@ _MEANING = {
     "excitation": ("model.freq_chan_attn",),
 }
 # The discriminator's last layers: each gives logits of its own.
-_LOGITS = ("logits", "side_logits")
+_LOGITS = ("logits", "side_logits", "labels", "side_labels")
 
 
 class Origin(NamedTuple):
@@ -70,12 +71,13 @@ def read_origin(workdir: pathlib.Path, step: int | None, config: ConfigDict) -> 
     step = manifest.resolve_step(workdir, step, FLAG)
     like = jax.eval_shape(lambda: init_state(build_gan(source.config), 0))
     saved = checkpoint.restore(workdir, step, like)
+    names = theirs["data.label_names"], own["data.label_names"]
     origin = Origin(
         workdir,
         step,
-        saved.ema_params,
+        relabelled(saved.ema_params, *names),
         saved.ema_stats,
-        saved.d_params,
+        relabelled(saved.d_params, *names),
         _unlike(theirs, own),
         LOSSES[theirs["loss.kind"]].real_sign != LOSSES[own["loss.kind"]].real_sign,
     )
@@ -194,7 +196,8 @@ def start_from(fresh: TrainState, origin: Origin) -> TrainState:
 
 
 def _negate_logits(discriminator: Params) -> Params:
-    negated = {name: jax.tree.map(np.negative, discriminator[name]) for name in _LOGITS}
+    there = [name for name in _LOGITS if name in discriminator]
+    negated = {name: jax.tree.map(np.negative, discriminator[name]) for name in there}
     return discriminator | negated
 
 
@@ -226,6 +229,21 @@ def merge_layers(own: Params, other: Params, unlike: Mapping[str, str]) -> tuple
         if names:
             parts.append(f"{what}: {', '.join(names)}")
     return flax.traverse_util.unflatten_dict(mixed, sep="/"), "; ".join(parts)
+
+
+def relabelled(tree: Params, before: Sequence[str], after: Sequence[str]) -> Params:
+    """The tables of labels of a network for others: one that is new begins as the mean of all."""
+    if not before or not after:
+        return tree
+
+    def table(name: str, rows: np.ndarray) -> np.ndarray:
+        if not name.endswith(OF_LABEL):
+            return rows
+        own = [rows[before.index(label)] if label in before else rows.mean(0) for label in after]
+        return np.stack(own)
+
+    flat = {name: table(name, rows) for name, rows in _flat(tree).items()}
+    return flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
 class _Match(NamedTuple):

@@ -213,6 +213,16 @@ def tfds_settings(folder, **changes):
     return drawn.settings(source="tfds", data_dir=str(folder), **{"name": "noise", **changes})
 
 
+def test_tfds_has_labels(tfds_folder):
+    config = tfds_settings(tfds_folder, split="train", labels="tfds")
+    source = open_source(config)
+    dataset = load_dataset(source, config)
+    assert dataset.label_names == ("0", "1", "2")
+    middle = {drawn.noise(number).tobytes(): number % 3 for number in range(7)}
+    expected = [middle[source.read(index).tobytes()] for index in range(7)]
+    assert dataset.labels.tolist() == expected
+
+
 @pytest.mark.parametrize(
     ("split", "count"),
     [("train", 7), ("test", 2), ("train+test", 9), ("train[:3]", 3), ("train[50%:]", 3)],

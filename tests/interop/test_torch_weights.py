@@ -64,7 +64,7 @@ def large():
 
 def test_settings(small, large):
     assert convert(small).settings == {
-        "data": {"image_size": 32, "mode": "rgb"},
+        "data": {"image_size": 32, "mode": "rgb", "label_names": ()},
         "model": FIXED_SETTINGS
         | {
             "latent_dim": 16,
@@ -76,7 +76,7 @@ def test_settings(small, large):
         },
     }
     assert convert(large).settings == {
-        "data": {"image_size": 128, "mode": "rgba"},
+        "data": {"image_size": 128, "mode": "rgba", "label_names": ()},
         "model": FIXED_SETTINGS
         | {
             "latent_dim": 8,

@@ -101,7 +101,8 @@ def test_the_discriminator_is_asked_about_images_drawn_evenly(session, monkeypat
     monkeypatch.setattr(evaluator, "MOST_SCORED", 3)
     asked = []
 
-    def scores(critic, batches):
+    def scores(critic, batches, labels):
+        assert labels is None
         asked.append([image.tobytes() for batch in batches for image in batch])
         return np.zeros(3)
 

@@ -25,6 +25,7 @@ def test_settings(case):
     assert settings["data"] == {
         "image_size": options["image_size"],
         "mode": options.get("mode", "rgb"),
+        "label_names": (),
     }
     assert settings["model"] == FIXED_SETTINGS | {
         "latent_dim": options.get("latent_dim", 16),

@@ -7,8 +7,8 @@ import pytest
 import reference
 from reference import package, torch
 
+from lwgan.training.judging import judge_images
 from lwgan.training.losses import LOSSES, gradient_penalty, reconstruction
-from lwgan.training.step import judge_images
 
 pytestmark = pytest.mark.parity
 

@@ -233,6 +233,8 @@ WITHOUT_EFFECT = [
     ),
     (("augment.adapt_over", 20.0), {}, "augment.target is 0", {"augment__target": 0.6}),
     (("data.path", "a"), {"data__source": "openmoji"}, "data.source is openmoji", {}),
+    (("data.balanced", True), {}, "data.labels is none", {"data__labels": "folders"}),
+    (("data.label_names", ("a", "b")), {}, "data.labels is none", {"data__labels": "folders"}),
     (("data.name", "a"), {}, "data.source is folder", {"data__source": "tfds"}),
     (("data.split", "test"), {}, "data.source is folder", {"data__source": "tfds"}),
     (
@@ -417,6 +419,7 @@ def test_settings_survive_json():
 
 # How activations are kept is no part of what is learnt.
 FIXED = {name for name in by_full_name() if name.startswith("model.")} - {"model.remat"} | {
+    "data.balanced",
     "data.fit",
     "data.holdout",
     "data.image_size",

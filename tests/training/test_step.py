@@ -13,17 +13,17 @@ from lwgan.models.generator import draw_noise
 from lwgan.models.placement import AXIS
 from lwgan.training.augment import Adaptive
 from lwgan.training.ema import ramp_decay, reference_decay
+from lwgan.training.judging import judge_images, mean_signs
 from lwgan.training.losses import LOSSES, gradient_penalty
 from lwgan.training.state import on_devices
 from lwgan.training.step import (
+    Reals,
     StepKeys,
     average_generator,
     discriminator_step,
     generate_fakes,
     generator_step,
-    judge_images,
     make_update,
-    mean_signs,
     update_networks,
 )
 from tests import tiny
@@ -43,7 +43,10 @@ def run(gan, recipe, devices, steps, **layout):
     """Several steps on the same images: the last state and the metrics of each step."""
     advance, state, metrics = make_update(gan, recipe), tiny.init(gan, devices), []
     for number in range(1, steps + 1):
-        state, terms = advance(number, state, tiny.images(devices, **layout))
+        images = tiny.images(devices, **layout)
+        if gan.generator.num_labels:
+            images = tiny.labelled(images, gan.generator.num_labels)
+        state, terms = advance(number, state, images)
         metrics.append({name: float(term) for name, term in terms.items()})
     return jax.device_get(state), metrics
 
@@ -70,6 +73,7 @@ def without_effect(name):
         pytest.param({"size": "64x96", "model__attn_resolutions": (16,)}, id="wide"),
         pytest.param({"size": "96x64", "model__disc_output_size": 5}, id="tall"),
         pytest.param({"size": "128x32", "model__freq_chan_attn": True}, id="long"),
+        pytest.param({"size": 32, "data__label_names": ("a", "b")}, id="labels"),
         pytest.param(
             {"size": 512, "model__freq_chan_attn": True, "model__fmap_max": 16},
             id="quadrants",
@@ -84,7 +88,10 @@ def test_every_parameter_gets_a_gradient_but_those_without_effect(options):
     recipe = dataclasses.replace(tiny.RECIPE, batch_size=2)
     accum = options.get("train__grad_accum", 1)
     advance = make_update(gan, recipe)
-    after, _ = advance(1, before, tiny.images(1, accum, whole=4, size=size))
+    images = tiny.images(1, accum, whole=4, size=size)
+    if gan.generator.num_labels:
+        images = tiny.labelled(images, gan.generator.num_labels)
+    after, _ = advance(1, before, images)
     for network in ("g_params", "d_params"):
         old, new = paths(getattr(before, network)), paths(getattr(after, network))
         untouched = {name for name in old if np.array_equal(old[name], new[name])}
@@ -100,6 +107,7 @@ def everything_at(image_size):
     ("loss", "options"),
     [
         *map(everything_at, ["64x96", "96x64", "128x32"]),
+        ("relativistic", {"data__label_names": ("a", "b", "c"), "train__grad_accum": 2}),
         pytest.param("hinge", EVERYTHING, marks=pytest.mark.slow),
         ("dual_contrastive", {"model__antialias": True}),
         ("relativistic", {"augment__target": 0.6}),
@@ -266,8 +274,10 @@ def test_each_network_step_changes_its_own_network():
     def steps(state, images):
         images = images.astype(jnp.float32) / 255
         keys = StepKeys.of(recipe, state, images.shape[2])
-        after_d, _ = discriminator_step(gan, recipe, state, images[0], keys, with_penalty=False)
-        after_g, _ = generator_step(gan, recipe, after_d, images[-1], keys)
+        after_d, _ = discriminator_step(
+            gan, recipe, state, Reals(images[0], None), keys, with_penalty=False
+        )
+        after_g, _ = generator_step(gan, recipe, after_d, Reals(images[-1], None), keys)
         return after_d, after_g, average_generator(recipe, after_g)
 
     mapped = jax.pmap(steps, AXIS, in_axes=(None, 0), out_axes=None)
@@ -359,7 +369,9 @@ def test_the_steps_own_penalty_is_that_of_its_reals_and_fakes():
     def terms_and_fakes(state, images):
         reals = images.astype(jnp.float32)[0] / 255
         keys = StepKeys.of(recipe, state, reals.shape[1])
-        _, terms = discriminator_step(gan, recipe, state, reals, keys, with_penalty=True)
+        _, terms = discriminator_step(
+            gan, recipe, state, Reals(reals, None), keys, with_penalty=True
+        )
         micro = jnp.int32(0)
         fakes, _ = generate_fakes(
             gan,

@@ -367,3 +367,35 @@ def test_a_run_may_freeze_later_and_thaw(tmp_path):
     changes = json.loads((tmp_path / "run.json").read_text())["changes"]
     frozen = [change for change in changes if change["setting"] == "optim.freeze_d"]
     assert [(change["step"], change["to"]) for change in frozen] == [(1, 1), (3, 0)]
+
+
+def test_labels_of_the_same_name_are_taken_and_new_ones_begin_as_the_mean(tmp_path):
+    before, after = ("a", "b", "c"), ("c", "new", "a")
+    tiny.save_run(tmp_path / "old", (5,), tiny.config(data__label_names=before))
+    config = tiny.config(data__label_names=after)
+    saved = origin_state(tmp_path / "old", config=tiny.config(data__label_names=before))
+    origin = transfer.read_origin(tmp_path / "old", None, config)
+    begun = transfer.start_from(first_state(config), origin)
+    for network, path in (
+        ("g_params", ("block_8", "norm", "bias_of_label")),
+        ("d_params", ("labels", "match_of_label")),
+    ):
+        rows, old = (
+            getattr(begun, network),
+            getattr(saved, "ema_params" if network == "g_params" else network),
+        )
+        for name in path:
+            rows, old = rows[name], old[name]
+        expected = np.stack([old[2], old.mean(0), old[0]])
+        np.testing.assert_allclose(rows, expected, rtol=1e-6)
+    assert_equal(
+        begun.g_params["block_8"]["norm"]["scale"], saved.ema_params["block_8"]["norm"]["scale"]
+    )
+
+
+def test_labels_come_to_a_network_that_had_none(source):
+    config = tiny.config(data__label_names=("a", "b"))
+    begun = transfer.start_from(first_state(config), transfer.read_origin(source, None, config))
+    norm, saved = begun.g_params["block_8"]["norm"], origin_state(source).ema_params
+    assert_equal(norm["scale"], saved["block_8"]["norm"]["scale"])
+    assert not np.asarray(norm["scale_of_label"]).any()
