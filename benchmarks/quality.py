@@ -13,6 +13,7 @@ deviations, and OUT/grids.png, a row of samples for each variant.
 """
 
 import ast
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -125,8 +126,11 @@ def settings_of(job: Job) -> Any:
     given = dict(setting.split("=", 1) for setting in job.common)
     for name, value in (given | VARIANTS[job.variant]).items():
         group, own = name.split(".")
-        is_text = isinstance(value, str) and not isinstance(config[group][own], str)
-        config[group][own] = ast.literal_eval(value) if is_text else value
+        if isinstance(value, str) and not isinstance(config[group][own], str):
+            # 64x96 is text.
+            with contextlib.suppress(SyntaxError):
+                value = ast.literal_eval(value)
+        config[group][own] = value
     config.train.seed = job.seed
     config.sample.every = config.eval.every = 0
     config.track.aim = False

@@ -107,6 +107,9 @@ def labels_of_keyframes(
     names, count = trained.label_names, values.num_images
     if values.label is not None:
         places = chosen_labels(values.label, names)
+        if len(places) > len(seeds):
+            reason = f"names {len(places)} labels, and there are {len(seeds)} seeds"
+            raise UserError("--label", values.label, reason, f"use --num_keyframes={len(places)}")
         turns = np.resize(places, len(seeds))
         return np.tile(labels_at(turns, names), (count, 1, 1))
     if not names:

@@ -67,7 +67,7 @@ def training_batch(config: ConfigDict, count: int, known: str = "") -> np.ndarra
 
     ``known`` is the fingerprint that a run has noted.
     """
-    from lwgan.data.batches import indices_at
+    from lwgan.data.batches import drawing
     from lwgan.data.cache import load_dataset
     from lwgan.data.doctor import summary
     from lwgan.data.holdout import split
@@ -77,7 +77,10 @@ def training_batch(config: ConfigDict, count: int, known: str = "") -> np.ndarra
     print(summary(dataset))
     seed, positions = config.train.seed, np.arange(count)
     training, _ = split(dataset, config.data.holdout, seed)
-    indices = training[indices_at(seed, positions, len(training))]
+    labels = (
+        dataset.labels[training] if config.data.balanced and config.data.labels != "none" else None
+    )
+    indices = training[drawing(seed, len(training), labels)(positions)]
     return dataset.take(indices, seed, positions)
 
 

@@ -130,7 +130,7 @@ class Labelled(NamedTuple):
 
 def for_labels(values: cli.Flags, asked: Asked, trained: "Trained") -> Labelled:
     """The images of each label that --label names; without, one is drawn for each image."""
-    from lwgan.sampling.labels import as_file_name, chosen_labels, label_suffix, labels_at
+    from lwgan.sampling.labels import chosen_labels, file_names, label_suffix, labels_at
     from lwgan.sampling.sampler import DrawnLatents, Draws
 
     names = trained.label_names
@@ -147,7 +147,7 @@ def for_labels(values: cli.Flags, asked: Asked, trained: "Trained") -> Labelled:
         latents = DrawnLatents(draws, latents.latent_dim)
     else:
         latents = np.concatenate([latents] * len(places))
-    of_labels = [f"{as_file_name(names[place])}-{name}" for place in places for name in asked.names]
+    of_labels = [f"{own}-{name}" for own in file_names(places, names) for name in asked.names]
     return Labelled(Asked(asked.source, of_labels, latents, draws), labels, suffix, count)
 
 

@@ -7,7 +7,7 @@ costs nothing.
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -25,35 +25,43 @@ def epoch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
     return np.random.default_rng((seed, ORDER, epoch)).permutation(num_images)
 
 
-def indices_at(seed: int, positions: np.ndarray, num_images: int) -> np.ndarray:
+Order = Callable[[int, int, int], np.ndarray]
+
+
+def indices_at(
+    seed: int, positions: np.ndarray, num_images: int, order: Order = epoch_order
+) -> np.ndarray:
     """Which images lie at these positions of the endless row of shuffled epochs: int64 alike."""
     epochs, offsets = np.divmod(positions, num_images)
     indices = np.empty_like(positions)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        indices[here] = epoch_order(seed, int(epoch), num_images)[offsets[here]]
+        indices[here] = order(seed, int(epoch), num_images)[offsets[here]]
     return indices
 
 
-def balanced_at(seed: int, positions: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """As ``indices_at``, with images of all ``labels``, int (N,), in turn: int64 like positions."""
-    kinds = np.unique(labels)
-    rounds, turns = np.divmod(positions, len(kinds))
-    indices = np.empty_like(positions)
-    for turn, kind in enumerate(kinds):
-        members = np.flatnonzero(labels == kind)
-        here = turns == turn
-        indices[here] = members[indices_at(seed, rounds[here], len(members))]
-    return indices
+Drawing = Callable[[np.ndarray], np.ndarray]
 
 
-def drawn_at(
-    seed: int, positions: np.ndarray, num_images: int, labels: np.ndarray | None
-) -> np.ndarray:
-    """``balanced_at`` of labels, or ``indices_at`` without."""
+def drawing(seed: int, num_images: int, labels: np.ndarray | None = None) -> Drawing:
+    """From positions in the endless row of draws to indices of images, int64 alike.
+
+    With ``labels``, int (N,), those take turns, each with shuffled epochs of its own images.
+    """
     if labels is None:
-        return indices_at(seed, positions, num_images)
-    return balanced_at(seed, positions, labels)
+        return lambda positions: indices_at(seed, positions, num_images)
+    members = [np.flatnonzero(labels == kind) for kind in np.unique(labels)]
+    order = functools.lru_cache(2 * len(members))(epoch_order.__wrapped__)
+
+    def balanced(positions: np.ndarray) -> np.ndarray:
+        rounds, turns = np.divmod(positions, len(members))
+        indices = np.empty_like(positions)
+        for turn in np.unique(turns):
+            here, own = turns == turn, members[turn]
+            indices[here] = own[indices_at(seed, rounds[here], len(own), order)]
+        return indices
+
+    return balanced
 
 
 class Labelled(NamedTuple):
@@ -105,7 +113,7 @@ def read_batches(
     Raises:
       UserError: an image does not decode (when they are read at each use).
     """
-    labels = dataset.labels[among] if balanced else None
+    drawn = drawing(seed, len(among), dataset.labels[among] if balanced else None)
     per_step = layout.positions(0)[devices]
     image_bytes = 4 * math.prod(dataset.shape)
     together = max(1, _BYTES // (per_step.size * image_bytes))
@@ -115,23 +123,20 @@ def read_batches(
         steps = range(first, first + together)
         return np.stack([layout.positions(step)[devices] for step in steps])
 
-    def rows_at(positions: np.ndarray) -> np.ndarray:
-        return among[drawn_at(seed, positions, len(among), labels)]
-
     def labelled(images: np.ndarray, rows: np.ndarray) -> np.ndarray | Labelled:
         return images if dataset.labels is None else Labelled(images, dataset.labels[rows])
 
     def read(number: int) -> np.ndarray:
         positions = positions_at(number)
-        rows = rows_at(positions)
+        rows = among[drawn(positions)]
         taken = dataset.take(rows.ravel(), seed, positions.ravel())
         return taken.reshape(*positions.shape, *taken.shape[1:])
 
     if dataset.in_memory and dataset.gather:
         # Microseconds a step: handing them from thread to thread would take longer.
         for number in itertools.count():
-            for rows in rows_at(positions_at(number)):
+            for rows in among[drawn(positions_at(number))]:
                 yield labelled(dataset.gather(rows), rows)
     else:
         for number, steps in enumerate(parallel_map(read, range(2**62 // together), num_threads)):
-            yield from map(labelled, steps, rows_at(positions_at(number)))
+            yield from map(labelled, steps, among[drawn(positions_at(number))])

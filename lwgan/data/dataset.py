@@ -1,13 +1,17 @@
 """A dataset: images at training size, by index, wherever they are kept."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from lwgan.data.decode import crop, middle
+from lwgan.data.source import content_order
 from lwgan.settings.shapes import Shape
 
+# By so much the shapes of nine in ten images may differ and still be called the same.
+_ALIKE = 1.05
 # What the random numbers of a seed are for, as part of a NumPy generator's key.
 ORDER, CROP = 0, 1
 
@@ -75,9 +79,20 @@ class Dataset:
         )
 
     @property
-    def aspect(self) -> float:
-        """The median of widths by height of the images as they lie in their source."""
-        return float(np.median(self.infos["width"] / self.infos["height"]))
+    def aspect(self) -> float | None:
+        """Width by height of the images as they lie in their source; None where they differ."""
+        ratios = self.infos["width"] / self.infos["height"]
+        low, middle, high = np.quantile(ratios, [0.05, 0.5, 0.95])
+        return float(middle) if high <= _ALIKE * low else None
+
+    @property
+    def labelling(self) -> str | None:
+        """A digest of which image has which label; None without labels."""
+        if self.labels is None:
+            return None
+        order = content_order(self.contents)
+        names = np.array(self.label_names)[self.labels[order]]
+        return hashlib.sha256(repr(names.tolist()).encode()).hexdigest()[:16]
 
     def centre(self, index: int) -> np.ndarray:
         """uint8 (H, W, C): the middle of an image."""

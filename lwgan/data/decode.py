@@ -124,11 +124,13 @@ def read_image(source: Source, index: int, data: ConfigDict) -> tuple[Info, np.n
             width, height = opened.size
             shape, format_ = stored_shape(data), opened.format or ""
             plain = opened.mode in ("1", "L", "LA", "F") or opened.mode.startswith("I")
+            turned = opened.getexif().get(_ORIENTATION, 1) >= 5
             # JPEG: decode no larger than is of use.
-            opened.draft(None, (2 * shape.width, 2 * shape.height))
+            sides = reversed(shape) if not turned else shape
+            opened.draft(None, tuple(2 * side for side in sides))
             with in_flight(opened):
                 opened.load()
-                if opened.getexif().get(_ORIENTATION, 1) >= 5:
+                if turned:
                     width, height = height, width
                 image, faint, clipped = to_8_bits(opened)
                 alpha = (
@@ -237,11 +239,14 @@ def _padded(array: np.ndarray, shape: Shape, mode: str) -> np.ndarray:
     return np.pad(array, (*widths, (0, 0)), constant_values=0 if mode == "rgba" else 255)
 
 
-def unfitted(image: np.ndarray, fit: str, aspect: float) -> np.ndarray:
+def unfitted(image: np.ndarray, fit: str, aspect: float | None) -> np.ndarray:
     """uint8 (H, W, C) as images were before they were made to fit: ``aspect``, width by height.
 
-    What was padded loses its border; what was stretched is enlarged one way.
+    What was padded loses its border; what was stretched is enlarged one way. Where ``aspect`` is
+    not known, nothing is done.
     """
+    if aspect is None:
+        return image
     height, width = image.shape[:2]
     if fit == "pad":
         left, top, right, bottom = centre_box(height, width, aspect)

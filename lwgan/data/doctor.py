@@ -38,7 +38,8 @@ def _shapes(dataset: Dataset) -> Iterator[str]:
     widths, heights = (infos[side].astype(int) for side in ("width", "height"))
     shorter, longer = np.minimum(widths, heights), np.maximum(widths, heights)
     height, width = dataset.shape
-    small = int(((widths < width) | (heights < height)).sum())
+    low, narrow = heights < height, widths < width
+    small = int((low & narrow if dataset.fit == "pad" else low | narrow).sum())
     ratios = widths / heights
     yield "formats: " + ", ".join(f"{name} {n}" for name, n in sorted(formats.items()))
     yield (

@@ -13,9 +13,8 @@ from lwgan.data.source import Source
 from lwgan.errors import UserError
 from lwgan.runs.files import local_path
 
-# Values of ``data.labels`` beside names of files.
+# Values of ``data.labels`` beside names of .json and .csv files.
 NONE, FOLDERS, TFDS = "none", "folders", "tfds"
-SUFFIXES = (".json", ".csv")
 
 
 def read_labels(source: Source, data: ConfigDict) -> tuple[np.ndarray | None, Sequence[str]]:
@@ -28,6 +27,8 @@ def read_labels(source: Source, data: ConfigDict) -> tuple[np.ndarray | None, Se
         return None, ()
     found = labels_of(source, data)
     kinds = sorted(set(found))
+    if all(map(str.isdecimal, kinds)):
+        kinds.sort(key=int)
     if len(kinds) < 2:
         raise UserError(
             "data.labels", data.labels, f"all images have the label {kinds[0]!r}", "use none"
@@ -38,7 +39,7 @@ def read_labels(source: Source, data: ConfigDict) -> tuple[np.ndarray | None, Se
             "data.labels",
             strange[0],
             f"is none of the labels {', '.join(names)}",
-            "take its images away, or begin a new run",
+            "take its images away, or begin a new run with --config.data.label_names='()'",
         )
     places = {name: place for place, name in enumerate(names)}
     return np.array([places[label] for label in found], np.int32), names
@@ -76,10 +77,12 @@ def _folders(names: Sequence[str]) -> list[str]:
 def _of_file(names: Sequence[str], data: ConfigDict) -> list[str]:
     """Labels by the names of images, as a file in or beside ``data.path`` has them."""
     path = local_path("data.labels", data.labels)
-    within = pathlib.Path(data.path) / data.labels
+    within = local_path("data.path", data.path) / data.labels
     path = within if not path.exists() and within.exists() else path
     try:
-        table = _READERS[path.suffix](path.read_text("utf-8"))
+        read = _read_csv if data.labels.endswith(".csv") else _read_json
+        # Spreadsheets begin with a mark.
+        table = read(path.read_text("utf-8-sig"))
     except OSError as error:
         raise UserError(
             "data.labels", str(path), f"cannot be read ({error.strerror})", "name another file"
@@ -117,6 +120,3 @@ def _as_label(value: str | int) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise ValueError(f"{value!r} is no label")
     return str(value)
-
-
-_READERS = {".json": _read_json, ".csv": _read_csv}

@@ -55,7 +55,11 @@ def open_tfds(data: ConfigDict, *, keep: bool = True) -> Source:
     def labels() -> list[str]:
         key, name_of = _label_key(builder, data)
         places = counted(records, "Reading labels", len(records))
-        return [name_of(_features(*place)[key].int64_list.value[0]) for place in places]
+        numbers = [_features(*place)[key].int64_list.value[0] for place in places]
+        if without := sum(number < 0 for number in numbers):
+            reason = f"{without} of {len(numbers)} images of {data.split} have none"
+            raise UserError("data.labels", data.labels, reason, "use another split, or none")
+        return list(map(name_of, numbers))
 
     names = [f"{data.name}, image {number} of {data.split}" for number in range(len(records))]
     digests = _digests(records, content, keep=keep)
@@ -140,9 +144,11 @@ def _label_key(
     import tensorflow_datasets as tfds
 
     features = dict(builder.info.features)
-    for key, kind in features.items():
-        if isinstance(kind, tfds.features.ClassLabel):
-            return key, kind.int2str
+    labels = {k: f for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)}
+    _, usual = builder.info.supervised_keys or (None, None)
+    for key in (usual, *labels):
+        if key in labels:
+            return key, labels[key].int2str
     raise UserError("data.labels", "tfds", f"{data.name} has no labels", "use none")
 
 

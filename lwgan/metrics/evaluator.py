@@ -120,12 +120,15 @@ class Evaluator:
 
     def _of_labels(self, samples: Extracted, places: np.ndarray | None) -> dict[str, float]:
         """KID within each label of which there are enough samples and training images."""
-        figures, theirs = {}, self.dataset.labels
+        if "kid" not in self.config.eval.metrics:
+            return {}
+        figures, theirs, own = {}, self.dataset.labels, self.training.reals
         for place, name in enumerate(self.dataset.label_names):
             of_samples = samples.features[places == place]
             rows = np.flatnonzero(theirs[self.training.indices] == place)
             if min(len(of_samples), len(rows)) >= FEWEST_OF_LABEL:
-                reals = self.training.reals.images.features[rows]
+                sets = [own.images, *([own.mirrored] if own.mirrored else [])]
+                reals = np.concatenate([each.features[rows] for each in sets])
                 figures[f"kid_of_{name}"] = kernel_distance(of_samples, reals)[0]
         return figures
 

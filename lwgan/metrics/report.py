@@ -14,8 +14,6 @@ from lwgan.sampling.sheets import make_grid
 
 # Samples on the sheet of copies.
 SHEET_ROWS = 16
-# Of a table; 3 of anything else.
-DECIMALS = {"kid": 5, "kid_stderr": 5}
 
 
 def table(records: Sequence[Record]) -> str:
@@ -24,7 +22,7 @@ def table(records: Sequence[Record]) -> str:
     rows = [names]
     for record in records:
         figures = (
-            f"{record[name]:.{DECIMALS.get(name.removesuffix('_held_out'), 3)}f}"
+            f"{record[name]:.{5 if name.startswith('kid') else 3}f}"
             for name in names
             if name != "step"
         )

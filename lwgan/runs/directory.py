@@ -37,8 +37,10 @@ class RunInfo:
     changes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     # The run that this one began from: its path from here, and the step of its checkpoint.
     init_from: dict[str, Any] | None = None
-    # The median of widths by height of the images; None: not known.
+    # Width by height of the images; None: not known, or they differ.
     aspect: float | None = None
+    # Which image has which label, as a digest.
+    labelling: str | None = None
 
 
 @dataclasses.dataclass
@@ -136,6 +138,7 @@ def _info_of(values: Any) -> RunInfo:
         "changes": list,
         "init_from": dict | None,
         "aspect": float | None,
+        "labelling": str | None,
     }
     if not isinstance(values, dict) or not isinstance(values.get("format"), int):
         raise ValueError("it has no format of a run")
@@ -212,9 +215,7 @@ def require_writable(workdir: pathlib.Path) -> None:
             path.open("ab").close()
 
 
-def record_start(
-    run: Run, config: ConfigDict, fingerprint: str, step: int, aspect: float | None = None
-) -> None:
+def record_start(run: Run, config: ConfigDict, fingerprint: str, step: int) -> None:
     """Makes the directory, and records versions and what has changed since the last start.
 
     Raises:
@@ -226,7 +227,7 @@ def record_start(
         changed["fingerprint"] = (run.info.fingerprint, fingerprint)
     for name, (old, new) in changed.items():
         run.info.changes.append({"step": step, "setting": name, "from": old, "to": new})
-    run.config, run.info.fingerprint, run.info.aspect = config, fingerprint, aspect
+    run.config, run.info.fingerprint = config, fingerprint
     versions = {name: importlib.metadata.version(name) for name in ("jax", "flax")}
     run.info.versions = {"lwgan": lwgan.__version__, **versions}
     run.write()

@@ -21,8 +21,8 @@ def place_of(label: Label, names: Sequence[str]) -> int:
     """
     if not names:
         raise UserError("label", label, "the run has no labels", "leave it out")
-    if label in names:
-        return names.index(label)
+    if str(label) in names:
+        return names.index(str(label))
     if str(label).isdecimal() and int(label) < len(names):
         return int(label)
     some = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
@@ -39,9 +39,12 @@ def chosen_labels(text: str, names: Sequence[str]) -> list[int]:
     """
     if text in names or not names:
         return [place_of(text, names)]
-    return (
-        list(range(len(names))) if text == "all" else [place_of(t, names) for t in text.split(",")]
-    )
+    if text == "all":
+        return list(range(len(names)))
+    places = [place_of(each, names) for each in text.split(",")]
+    if len(set(places)) < len(places):
+        raise UserError("label", text, "names a label twice", "name it once")
+    return places
 
 
 def one_label(label: Label, names: Sequence[str], count: int) -> np.ndarray:
@@ -64,6 +67,14 @@ def drawn_labels(seeds: np.ndarray, numbers: np.ndarray, names: Sequence[str]) -
 def as_file_name(name: str) -> str:
     """A label as part of a file's name."""
     return re.sub(r"[^\w.-]+", "_", name)
+
+
+def file_names(places: Sequence[int], names: Sequence[str]) -> list[str]:
+    """Labels as the beginnings of files' names, each another."""
+    own = [as_file_name(names[place]) for place in places]
+    if len(set(own)) == len(own):
+        return own
+    return [f"{place}-{name}" for place, name in zip(places, own, strict=True)]
 
 
 def label_suffix(text: str | None) -> str:

@@ -41,7 +41,10 @@ class Setting(NamedTuple):
 SIZES = tuple_of(int, "sizes in pixels such as (32,64), or ()")
 AUGMENTATION_NAMES = tuple_of(str, "names such as ('cutout','translation'), or ()")
 METRIC_NAMES = tuple_of(str, "names such as ('kid','fid')")
-NAMES = tuple_of(str, "names such as ('boats','cars'), or ()")
+NAMES = Rule(
+    lambda names: all(type(name) is str for name in names) and len(set(names)) == len(names),
+    "names such as ('boats','cars'), each once, or ()",
+)
 LABELS = Rule(
     lambda value: value in ("none", "folders", "tfds") or value.endswith((".json", ".csv")),
     "none, folders, tfds, or a .json or .csv file",

@@ -10,6 +10,7 @@ KINDS = (int, str)
 
 LONGEST = 1024
 _SHORTEST, _MOST_LONG = 32, 8
+square = power_of_two(_SHORTEST, LONGEST)
 
 
 class Shape(NamedTuple):
@@ -47,7 +48,8 @@ def shape_of(image_size: int | str) -> Shape:
 
 def named(shape: Shape) -> int | str:
     """The ``data.image_size`` of a shape."""
-    return shape.height if shape.height == shape.width else f"{shape.height}x{shape.width}"
+    side = shape.height
+    return side if square.holds(side) and shape == (side, side) else f"{side}x{shape.width}"
 
 
 def _is_shape(value: int | str) -> bool:
@@ -58,10 +60,11 @@ def _is_shape(value: int | str) -> bool:
     shape = shape_of(value)
     step = shape.size // 4
     within = _SHORTEST <= min(shape) and max(shape) <= min(LONGEST, _MOST_LONG * min(shape))
-    return within and shape.height % step == shape.width % step == 0
+    whole = shape.height % step == shape.width % step == 0
+    # One shape has one name: what it is has to stay within a run.
+    return within and whole and named(shape) == value
 
 
-square = power_of_two(_SHORTEST, LONGEST)
 IMAGE_SIZE = Rule(
     _is_shape,
     f"{square.words}, or height x width such as 256x384 ({_SHORTEST} to {LONGEST}, up to "

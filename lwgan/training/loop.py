@@ -144,8 +144,9 @@ def run_directory(session: Session, *, fresh: bool) -> Iterator[Callable[[], Non
             remove_parts(path, place)
         # Other commands write elsewhere, perhaps on other machines, which is nothing to go by.
         remove_parts(path, seconds=_HOUR)
-        images = session.dataset
-        record_start(session.run, session.config, images.fingerprint, session.first, images.aspect)
+        info, images = session.run.info, session.dataset
+        info.aspect, info.labelling = images.aspect, images.labelling
+        record_start(session.run, session.config, images.fingerprint, session.first)
         stack.enter_context(log.to_file(path / "log.txt"))
         entered = stack.pop_all()
     with entered:

@@ -99,7 +99,8 @@ def prepare(
     gan = build_gan(config)
     processes.of_first(lambda: _require_networks(workdir, step, gan))
     _announce(run, config, step, note)
-    dataset = _load(source, config, keep=keep)
+    learnt_labels = None if accept_new_data or not begun else run.info.labelling
+    dataset = _load(source, config, learnt_labels, keep=keep)
     training, held_out = split(dataset, config.data.holdout, config.train.seed)
     return Session(
         config=config,
@@ -177,11 +178,14 @@ def _settled(config: ConfigDict, begun: ConfigDict | None) -> ConfigDict:
 
 def _with_labels(config: ConfigDict, source: Source, begun: ConfigDict | None) -> ConfigDict:
     """The settings with the names of the labels, as process 0 finds them."""
-    if begun is not None:
-        _require_labels(config, begun)
-        config.data.label_names = begun.data.label_names
-    names = processes.of_first(lambda: list(read_labels(source, config.data)[1]))
-    config.data.label_names = tuple(names)
+
+    def names() -> list[str]:
+        if begun is not None:
+            _require_labels(config, begun)
+            config.data.label_names = begun.data.label_names
+        return list(read_labels(source, config.data)[1])
+
+    config.data.label_names = tuple(processes.of_first(names))
     return config
 
 
@@ -203,11 +207,18 @@ def _require_networks(workdir: pathlib.Path, step: int | None, gan: Gan) -> None
         checkpoint.require_networks(workdir, step, _shapes_of(gan))
 
 
-def _load(source: Source, config: ConfigDict, *, keep: bool) -> Dataset:
-    """The images, the same in all processes."""
+def _load(source: Source, config: ConfigDict, labelling: str | None, *, keep: bool) -> Dataset:
+    """The images, the same in all processes, with the labels that the run has learnt with."""
     with processes.together():
         dataset = load_dataset(source, config.data, keep=keep)
-    found = f"{len(dataset.names):,}, {dataset.fingerprint[:16]}"
+        if labelling not in (None, dataset.labelling):
+            raise UserError(
+                "data.labels",
+                config.data.labels,
+                "images have other labels than those that the run has learnt with",
+                "bring those back, or say --accept_new_data",
+            )
+    found = f"{len(dataset.names):,}, {dataset.fingerprint[:16]} {dataset.labelling or ''}"
     processes.require_same({"images": found}, "give all the same")
     return dataset
 

@@ -81,6 +81,30 @@ def test_cropped_images_stay_as_they_are():
     assert decode.unfitted(image, "crop", 3.0) is image
 
 
+@pytest.mark.parametrize("fit", ["pad", "stretch"])
+def test_where_shapes_differ_nothing_is_undone(folder, fit):
+    assert load(folder, fit=fit).aspect is None
+    image = ramp(64, 96)
+    assert decode.unfitted(image, fit, None) is image
+    (folder / "wide.png").unlink()
+    assert load(folder, fit=fit).aspect == 0.5
+
+
+def test_a_turned_photograph_is_decoded_large_enough(tmp_path):
+    """A wide shape, of a JPEG that lies on its side: as sharp as the same one upright."""
+    stripes = np.tile(np.arange(4096)[None] // 16 % 2 * 255, (1024, 1)).astype(np.uint8)
+    image = Image.fromarray(stripes)
+    (tmp_path / "images").mkdir()
+    image.save(tmp_path / "images" / "a.jpg")
+    turned, exif = image.rotate(90, expand=True), Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "images" / "b.jpg", exif=exif)
+    dataset = load(tmp_path / "images", image_size="64x512", mode="grey")
+    upright, was_turned = (dataset.at(index).astype(int) for index in range(2))
+    assert upright.shape == was_turned.shape == (64, 512, 1)
+    assert was_turned.std() > 0.97 * upright.std()
+
+
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 def test_random_crops_have_the_shape(folder, fit):
     dataset = load(folder, image_size="64x96", crop_prob=1.0, fit=fit)

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from lwgan.data.batches import Labelled, Layout, balanced_at, read_batches
+from lwgan.data.batches import Labelled, Layout, drawing, read_batches
 from lwgan.data.cache import load_dataset
 from lwgan.data.doctor import summary
 from lwgan.data.holdout import split
@@ -89,6 +89,7 @@ def test_one_label_alone_is_refused(folder):
         ),
         ("labels.csv", "name,label\n" + "".join(f"{n},{v}\r\n" for n, v in BY_FOLDER.items())),
         ("labels.csv", "\n".join(f'"{n}", {v}' for n, v in BY_FOLDER.items())),
+        ("labels.csv", "\ufeff" + "".join(f"{n},{v}\n" for n, v in BY_FOLDER.items())),
     ],
 )
 def test_files_of_names_and_labels(folder, tmp_path, where, name, text):
@@ -115,6 +116,7 @@ def test_files_of_names_and_labels(folder, tmp_path, where, name, text):
         ("a.csv", "one\n", "a line has not two columns"),
         ("a.csv", "boats/0.png,boats\n", "4 of 5 images, such as boats/1.png, have no label"),
         ("missing.csv", None, "No such file"),
+        (".csv", "boats/0.png,boats\n", "4 of 5 images"),
     ],
 )
 def test_files_that_say_something_else(folder, tmp_path, name, text, reason):
@@ -132,6 +134,22 @@ def test_names_that_are_given_keep_their_order(folder):
         UserError, match=r"data\.labels = 'boats': is none of the labels cars, planes"
     ):
         load(folder, labels="folders", label_names=("cars", "planes"))
+
+
+def test_labels_that_are_numbers_are_in_their_order(tmp_path):
+    for number in (10, 9, 2):
+        (tmp_path / str(number)).mkdir()
+        drawn.noise(number).save(tmp_path / str(number) / "a.png")
+    assert load(tmp_path, labels="folders").label_names == ("2", "9", "10")
+
+
+def test_what_has_which_label_has_a_digest(folder):
+    before = load(folder, labels="folders").labelling
+    (folder / "boats" / "0.png").rename(folder / "boats" / "renamed.png")
+    assert load(folder, labels="folders").labelling == before
+    (folder / "boats" / "renamed.png").rename(folder / "cars" / "0.png")
+    assert load(folder, labels="folders").labelling != before
+    assert load(folder).labelling is None
 
 
 def test_a_source_without_labels_of_its_own(folder):
@@ -154,15 +172,15 @@ def test_images_that_do_not_decode_leave_with_their_labels(folder):
 
 def test_each_label_is_drawn_as_often_and_each_image_of_it(folder):
     labels = np.array([0, 0, 0, 2, 0, 2])
-    rows = balanced_at(5, np.arange(48), labels)
+    rows = drawing(5, 6, labels)(np.arange(48))
     np.testing.assert_array_equal(labels[rows], np.tile([0, 2], 24))
     counts = np.bincount(rows, minlength=6)
     np.testing.assert_array_equal(counts, [6, 6, 6, 12, 6, 12])
     # Shuffled anew.
     assert len({tuple(rows[0:48:2][first : first + 4]) for first in range(0, 24, 4)}) > 1
     # Of a position alone.
-    np.testing.assert_array_equal(balanced_at(5, np.arange(20, 30), labels), rows[20:30])
-    assert (balanced_at(6, np.arange(48), labels) != rows).any()
+    np.testing.assert_array_equal(drawing(5, 6, labels)(np.arange(20, 30)), rows[20:30])
+    assert (drawing(6, 6, labels)(np.arange(48)) != rows).any()
 
 
 @pytest.mark.parametrize("cache", ["memory", "none"])

@@ -46,6 +46,8 @@ def test_new_run_says_what_it_is(tmp_path):
         "aim_run": None,
         "changes": [],
         "init_from": None,
+        "aspect": None,
+        "labelling": None,
     }
     again = read_run(workdir)
     assert again.config == config and again.info.fingerprint == "abc"

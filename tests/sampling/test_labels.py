@@ -5,7 +5,7 @@ import pytest
 
 from lwgan.errors import UserError
 from lwgan.models.build import build_generator
-from lwgan.sampling.labels import chosen_labels, label_suffix, place_of
+from lwgan.sampling.labels import chosen_labels, file_names, label_suffix, place_of
 from lwgan.sampling.paths import closed_loop, mixed_loop
 from lwgan.sampling.sampler import Draws, Sampler
 from lwgan.training.state import build_gan
@@ -23,7 +23,7 @@ def sampler():
 
 
 @pytest.mark.parametrize(
-    ("label", "place"), [("boats", 0), ("fast cars", 1), (1, 1), ("1", 1), ("2", 2)]
+    ("label", "place"), [("boats", 0), ("fast cars", 1), (1, 1), ("1", 1), ("2", 2), (2, 2)]
 )
 def test_a_label_by_name_or_number(label, place):
     assert place_of(label, NAMES) == place
@@ -50,6 +50,16 @@ def test_a_run_without_labels():
 def test_several_labels(text, places):
     names = ("a,b", "c", "d") if text == "a,b" else NAMES
     assert chosen_labels(text, names) == places
+
+
+def test_no_label_is_asked_for_twice():
+    with pytest.raises(UserError, match="label = 'boats,0': names a label twice; name it once"):
+        chosen_labels("boats,0", NAMES)
+
+
+def test_files_of_two_labels_have_different_names():
+    assert file_names([0, 1], NAMES) == ["boats", "fast_cars"]
+    assert file_names([2, 1], ("A", "A & B", "A + B")) == ["2-A_B", "1-A_B"]
 
 
 def test_directories_are_named_by_what_was_asked_for():

@@ -29,12 +29,25 @@ def test_layers_double_the_smallest_features(image_size, base, size):
     assert shape.at(4) == base
     assert shape.size == size
     assert shape.at(size) == shape
-    assert named(Shape(*shape)) in (image_size, 96)
+    assert named(Shape(*shape)) == image_size
 
 
 @pytest.mark.parametrize(
     "image_size",
-    ["100x100", "16x64", "32x288", "1024x2048", "64", "64x", "x64", "64X96", "64x96x3", "-64x96"],
+    [
+        "100x100",
+        "16x64",
+        "32x288",
+        "1024x2048",
+        "64",
+        "64x",
+        "x64",
+        "64X96",
+        "64x96x3",
+        "-64x96",
+        "64x64",
+        "064x096",
+    ],
 )
 def test_other_shapes_are_refused(image_size):
     config = default.get_config()

@@ -1,6 +1,7 @@
 """Runs with labels: their names are kept, and a restart changes nothing."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -84,6 +85,19 @@ def test_a_label_that_the_run_does_not_know_is_refused(folder, trained, tmp_path
         UserError, match=r"data\.labels = 'planes': is none of the labels boats, cars"
     ):
         prepare(settings(tmp_path), trained, accept_new_data=True)
+
+
+def test_an_image_of_another_label_is_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "images")
+    config = settings(tmp_path / "images", train__num_steps=1, loss__aux_weight=0.0)
+    lwgan.train(config, str(tmp_path / "run"))
+    first = next((tmp_path / "images" / "boats").iterdir())
+    first.rename(tmp_path / "images" / "cars" / first.name)
+    reason = "data.labels = 'folders': images have other labels than those that the run has learnt"
+    with pytest.raises(UserError, match=reason):
+        prepare(config, tmp_path / "run")
+    session = prepare(config, tmp_path / "run", accept_new_data=True)
+    assert session.run.info.labelling != session.dataset.labelling
 
 
 def test_grids_have_a_row_for_each_label(folder, tmp_path):
