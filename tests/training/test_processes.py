@@ -10,7 +10,7 @@ import pytest
 from lwgan.errors import INTERRUPTED, USER_ERROR
 from lwgan.metrics.records import read_records
 from lwgan.runs import manifest
-from tests import kill_training, several
+from tests import drawn, kill_training, several
 
 pytestmark = pytest.mark.slow(minutes=5)
 
@@ -72,6 +72,31 @@ def test_several_processes_are_as_one(tmp_path):
     assert len(losses) > 10
     for key in losses:
         assert found[key] == pytest.approx(expected[key], rel=1e-5), key
+
+
+def test_labels_go_on_in_several_processes(tmp_path):
+    """With the flags of the first start; and where they differ, nobody waits."""
+    for number in range(12):
+        path = tmp_path / "images" / ("boats" if number % 3 else "cars") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn.noise(number).save(path)
+    workdir, cache = tmp_path / "run", tmp_path / "cache"
+    labelled = dict(
+        data__source="folder",
+        data__path=tmp_path / "images",
+        data__labels="folders",
+        data__holdout=0.0,
+    )
+    for steps in (1, 2):
+        several.finish(several.start(workdir, steps, 2, 1, cache, **(PLAIN | labelled)))
+    assert manifest.saved_steps(workdir)[-1] == 2
+    other = tmp_path / "labels.csv"
+    names = [f"{folder}/{n}.png" for n in range(12) for folder in [("boats", "cars")[n % 3 == 0]]]
+    other.write_text("".join(f"{name},{'cars' if 'cars' in name else 'boats'}\n" for name in names))
+    other.write_text(other.read_text().replace("cars/0.png,cars", "cars/0.png,boats"))
+    started = several.start(workdir, 3, 2, 1, cache, {"data__labels": other}, **(PLAIN | labelled))
+    for ended in several.end(started):
+        assert ended.code == USER_ERROR, ended.errors
 
 
 def wait_for(workdir: pathlib.Path, step: int, processes) -> None:
