@@ -16,6 +16,9 @@ def get_config() -> ConfigDict:
     config.data.source = "folder"
     # To be named on the command line.
     config.data.path = ""
+    # Of the quickstart's batch of 4, so long a training has not been measured.
+    config.train.batch_size = 16
+    config.optim.learning_rate = 1e-3
     config.train.num_steps = 15_000
     config.checkpoint.every = 1000
     config.sample.every = 500

@@ -1,7 +1,7 @@
 """Restores a run and draws images with it.
 
   python -m lwgan.sample --workdir=runs/quickstart
-  python -m lwgan.sample --workdir=runs/quickstart --seed=7 --num_images=64 --step=2000
+  python -m lwgan.sample --workdir=runs/quickstart --seed=7 --num_images=64 --step=3000
   python -m lwgan.sample --workdir=runs/quickstart --seeds=0-63 --truncation=0.7 --weights=both
   python -m lwgan.sample --workdir=runs/fleet --label=boats
   python -m lwgan.sample --workdir=runs/fleet --label=all --num_images=8
