@@ -50,6 +50,7 @@ REFERENCE = {
     "augment.target": 0.0,
     "augment.types": ("cutout", "translation"),
     "augment.per_example": False,
+    "train.batch_size": 16,
     "optim.learning_rate": 2e-4,
     "optim.ttur_mult": 1.0,
     "optim.warmup": 0,
@@ -63,6 +64,8 @@ HINGE = {
     "loss.gp_weight": 10.0,
     "augment.prob": 0.7,
     "optim.decay": 0.0,
+    "optim.learning_rate": 1e-3,
+    "train.batch_size": 16,
 }
 # Settings that differ from the config's, by the name of the variant.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -77,6 +80,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hinge+b2": HINGE | {"optim.b2": 0.99},
     "hinge+adaptive": HINGE
     | {"augment.prob": 0.0, "augment.target": 0.6, "augment.adapt_over": 10.0},
+    "batch16": {"train.batch_size": 16, "optim.learning_rate": 1e-3},
     "linear": {"model.output": "linear"},
     "augment0.7": {"augment.prob": 0.7},
     "no_decay": {"optim.decay": 0.0},
