@@ -28,8 +28,8 @@ def test_every_part_of_the_address_changes_the_key():
 
 
 def test_the_numbers_of_draws_are_part_of_a_run():
-    assert [draw.value for draw in Draw] == list(range(1, 18))
-    assert (Draw.D_LATENTS, Draw.D_QUADRANT, Draw.SAMPLE_NOISE) == (3, 9, 17)
+    assert [draw.value for draw in Draw] == list(range(1, 19))
+    assert (Draw.D_QUADRANT, Draw.SAMPLE_NOISE, Draw.SAMPLE_LABELS) == (9, 17, 18)
 
 
 def test_latents_are_standard_normal():

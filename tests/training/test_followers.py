@@ -268,7 +268,7 @@ def test_grids_are_drawn_in_pieces_no_larger_than_a_micro_batch(monkeypatch):
     monkeypatch.setattr(
         actions.Sampler,
         "__call__",
-        lambda self, latents, seed, batch_size: sizes.append(batch_size) or np.zeros(1),
+        lambda self, latents, seed, batch_size, labels: sizes.append(batch_size) or np.zeros(1),
     )
     config = tiny.config(train__batch_size=24, train__grad_accum=6)
     state = jax.eval_shape(lambda: session.init_state(session.build_gan(config), 0))
