@@ -76,8 +76,9 @@ def test_several_processes_are_as_one(tmp_path):
 
 def test_labels_go_on_in_several_processes(tmp_path):
     """With the flags of the first start; and where they differ, nobody waits."""
-    for number in range(12):
-        path = tmp_path / "images" / ("boats" if number % 3 else "cars") / f"{number}.png"
+    names = [f"{('boats', 'cars')[number % 3 == 0]}/{number}.png" for number in range(12)]
+    for number, name in enumerate(names):
+        path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn.noise(number).save(path)
     workdir, cache = tmp_path / "run", tmp_path / "cache"
@@ -90,10 +91,10 @@ def test_labels_go_on_in_several_processes(tmp_path):
     for steps in (1, 2):
         several.finish(several.start(workdir, steps, 2, 1, cache, **(PLAIN | labelled)))
     assert manifest.saved_steps(workdir)[-1] == 2
+    # The same labels, but for one image.
     other = tmp_path / "labels.csv"
-    names = [f"{folder}/{n}.png" for n in range(12) for folder in [("boats", "cars")[n % 3 == 0]]]
-    other.write_text("".join(f"{name},{'cars' if 'cars' in name else 'boats'}\n" for name in names))
-    other.write_text(other.read_text().replace("cars/0.png,cars", "cars/0.png,boats"))
+    lines = [f"{name},{name.partition('/')[0]}" for name in names]
+    other.write_text("\n".join(["cars/0.png,boats", *lines[1:]]))
     started = several.start(workdir, 3, 2, 1, cache, {"data__labels": other}, **(PLAIN | labelled))
     for ended in several.end(started):
         assert ended.code == USER_ERROR, ended.errors
