@@ -99,7 +99,8 @@ def test_every_parameter_gets_a_gradient_but_those_without_effect(options):
 
 
 def everything_at(image_size):
-    options = EVERYTHING | {"data__image_size": image_size, "model__side_attention": True}
+    # Adam's first steps are as long however small a gradient is, which then is all rounding.
+    options = EVERYTHING | {"data__image_size": image_size, "learning_rate": 1e-5}
     return pytest.param("hinge", options, marks=pytest.mark.slow, id=image_size)
 
 
@@ -118,13 +119,15 @@ def test_one_and_four_devices_agree(loss, options):
     recipe = dataclasses.replace(tiny.RECIPE, loss=loss, augment_target=0.5, augment_adapt_over=80)
     accum = options.get("train__grad_accum", 1)
     layout = {"accum": accum, "batches": 1 + LOSSES[loss].generator_needs_reals}
-    layout["size"] = options.get("data__image_size", 32)
+    layout["size"] = size = options.get("data__image_size", 32)
+    # More pixels round more.
+    close = 1e-4 if size == 32 else 1e-3
     one, one_metrics = run(gan, recipe, 1, 10, **layout)
     four, four_metrics = run(gan, recipe, 4, 10, **layout)
     for here, there in zip(one_metrics, four_metrics, strict=True):
         assert here.keys() == there.keys()
         for name in here:
-            assert there[name] == pytest.approx(here[name], rel=1e-4, abs=1e-5), name
+            assert there[name] == pytest.approx(here[name], rel=close, abs=1e-5), name
     assert "d/penalty" in one_metrics[0] and "d/penalty" not in one_metrics[1]
     keys = jax.random.split(jax.random.key(1), 4)
 
@@ -132,7 +135,8 @@ def test_one_and_four_devices_agree(loss, options):
         return gan.generator.apply(
             {"params": state.ema_params, "batch_stats": state.ema_stats},
             draw_latents(keys, 8),
-            draw_noise(keys, 32),
+            draw_noise(keys, size),
+            gan.generator.any_labels(4),
             train=False,
         )
 
