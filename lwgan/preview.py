@@ -67,7 +67,7 @@ def training_batch(config: ConfigDict, count: int, known: str = "") -> np.ndarra
 
     ``known`` is the fingerprint that a run has noted.
     """
-    from lwgan.data.batches import drawing
+    from lwgan.data.batches import drawing_from
     from lwgan.data.cache import load_dataset
     from lwgan.data.doctor import summary
     from lwgan.data.holdout import split
@@ -77,11 +77,8 @@ def training_batch(config: ConfigDict, count: int, known: str = "") -> np.ndarra
     print(summary(dataset))
     seed, positions = config.train.seed, np.arange(count)
     training, _ = split(dataset, config.data.holdout, seed)
-    labels = (
-        dataset.labels[training] if config.data.balanced and config.data.labels != "none" else None
-    )
-    indices = training[drawing(seed, len(training), labels)(positions)]
-    return dataset.take(indices, seed, positions)
+    drawn = drawing_from(dataset, training, seed, balanced=config.data.balanced)
+    return dataset.take(drawn(positions), seed, positions)
 
 
 def one_image(path: str, config: ConfigDict, count: int) -> np.ndarray:

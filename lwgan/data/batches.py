@@ -64,6 +64,16 @@ def drawing(seed: int, num_images: int, labels: np.ndarray | None = None) -> Dra
     return balanced
 
 
+def drawing_from(dataset: Dataset, among: np.ndarray, seed: int, *, balanced: bool) -> Drawing:
+    """The same from positions to indices of a dataset, of those that ``among`` are.
+
+    ``balanced`` makes its labels take turns, where there are some.
+    """
+    labels = dataset.labels[among] if balanced and dataset.labels is not None else None
+    drawn = drawing(seed, len(among), labels)
+    return lambda positions: among[drawn(positions)]
+
+
 class Labelled(NamedTuple):
     """The images of a step, with their labels."""
 
@@ -113,7 +123,7 @@ def read_batches(
     Raises:
       UserError: an image does not decode (when they are read at each use).
     """
-    drawn = drawing(seed, len(among), dataset.labels[among] if balanced else None)
+    drawn = drawing_from(dataset, among, seed, balanced=balanced)
     per_step = layout.positions(0)[devices]
     image_bytes = 4 * math.prod(dataset.shape)
     together = max(1, _BYTES // (per_step.size * image_bytes))
@@ -128,15 +138,17 @@ def read_batches(
 
     def read(number: int) -> np.ndarray:
         positions = positions_at(number)
-        rows = among[drawn(positions)]
-        taken = dataset.take(rows.ravel(), seed, positions.ravel())
+        taken = dataset.take(drawn(positions).ravel(), seed, positions.ravel())
         return taken.reshape(*positions.shape, *taken.shape[1:])
 
     if dataset.in_memory and dataset.gather:
         # Microseconds a step: handing them from thread to thread would take longer.
         for number in itertools.count():
-            for rows in among[drawn(positions_at(number))]:
+            for rows in drawn(positions_at(number)):
                 yield labelled(dataset.gather(rows), rows)
     else:
         for number, steps in enumerate(parallel_map(read, range(2**62 // together), num_threads)):
-            yield from map(labelled, steps, among[drawn(positions_at(number))])
+            if dataset.labels is None:
+                yield from steps
+            else:
+                yield from map(labelled, steps, drawn(positions_at(number)))

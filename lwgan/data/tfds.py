@@ -52,15 +52,6 @@ def open_tfds(data: ConfigDict, *, keep: bool = True) -> Source:
     def content(index: int) -> bytes:
         return _features(*records[index])[image_key].bytes_list.value[0]
 
-    def labels() -> list[str]:
-        key, name_of = _label_key(builder, data)
-        places = counted(records, "Reading labels", len(records))
-        numbers = [_features(*place)[key].int64_list.value[0] for place in places]
-        if without := sum(number < 0 for number in numbers):
-            reason = f"{without} of {len(numbers)} images of {data.split} have none"
-            raise UserError("data.labels", data.labels, reason, "use another split, or none")
-        return list(map(name_of, numbers))
-
     names = [f"{data.name}, image {number} of {data.split}" for number in range(len(records))]
     digests = _digests(records, content, keep=keep)
     source = Source(
@@ -70,7 +61,8 @@ def open_tfds(data: ConfigDict, *, keep: bool = True) -> Source:
         lambda index: open_image_file(io.BytesIO(content(index)), ""),
         {},
         lambda: source._replace(fingerprint=before.hexdigest()),
-        labels,
+        # Asked for when a run's labels are settled, and when its images are loaded.
+        functools.cache(lambda: _labels(builder, records, data)),
     )
     return source
 
@@ -135,6 +127,19 @@ def _image_key(builder: "tfds.core.DatasetBuilder", data: ConfigDict) -> str:
         hint = "prepare it with file_format='tfrecord'"
         raise UserError("data.name", data.name, f"is prepared as {file_format}", hint)
     return keys[0]
+
+
+def _labels(
+    builder: "tfds.core.DatasetBuilder", records: list[tuple[str, Extent]], data: ConfigDict
+) -> list[str]:
+    """Of each record."""
+    key, name_of = _label_key(builder, data)
+    places = counted(records, "Reading labels", len(records))
+    numbers = [_features(*place)[key].int64_list.value[0] for place in places]
+    if without := sum(number < 0 for number in numbers):
+        reason = f"{without} of {len(numbers)} images of {data.split} have none"
+        raise UserError("data.labels", data.labels, reason, "use another split, or none")
+    return list(map(name_of, numbers))
 
 
 def _label_key(

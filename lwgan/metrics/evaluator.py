@@ -12,7 +12,6 @@ from lwgan.data.decode import to_rgb
 from lwgan.data.holdout import split
 from lwgan.metrics.extraction import Extracted, batched, extract, extract_dataset
 from lwgan.metrics.figures import DISTANCES, FEWEST, Reals, measure, require_enough
-from lwgan.metrics.kid import kernel_distance
 from lwgan.metrics.neighbours import Memorisation, memorisation
 from lwgan.metrics.networks.features import Features, open_features
 from lwgan.metrics.realness import Critic, score_realness
@@ -122,14 +121,13 @@ class Evaluator:
         """KID within each label of which there are enough samples and training images."""
         if "kid" not in self.config.eval.metrics:
             return {}
-        figures, theirs, own = {}, self.dataset.labels, self.training.reals
+        figures, theirs = {}, self.dataset.labels
         for place, name in enumerate(self.dataset.label_names):
             of_samples = samples.features[places == place]
             rows = np.flatnonzero(theirs[self.training.indices] == place)
             if min(len(of_samples), len(rows)) >= FEWEST_OF_LABEL:
-                sets = [own.images, *([own.mirrored] if own.mirrored else [])]
-                reals = np.concatenate([each.features[rows] for each in sets])
-                figures[f"kid_of_{name}"] = kernel_distance(of_samples, reals)[0]
+                reals = self.training.reals.part(rows)
+                figures[f"kid_of_{name}"] = measure(Extracted(of_samples), reals, ["kid"])["kid"]
         return figures
 
     @functools.cached_property

@@ -34,6 +34,11 @@ class Reals:
     # Images that are compared with samples one by one, drawn evenly; None: all. All count for FID.
     most: int | None = None
 
+    def part(self, rows: np.ndarray) -> "Reals":
+        """Some of the images, by their indices, with their mirror images."""
+        mirrored = self.mirrored and Extracted(self.mirrored.features[rows])
+        return Reals(Extracted(self.images.features[rows]), mirrored, self.most)
+
     @functools.cached_property
     def moments(self) -> Moments:
         """Of all."""

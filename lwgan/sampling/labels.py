@@ -49,7 +49,7 @@ def chosen_labels(text: str, names: Sequence[str]) -> list[int]:
 
 def one_label(label: Label, names: Sequence[str], count: int) -> np.ndarray:
     """The same label for all."""
-    return np.tile(np.eye(len(names), dtype=np.float32)[place_of(label, names)], (count, 1))
+    return labels_at(np.full(count, place_of(label, names)), names)
 
 
 def labels_at(places: np.ndarray, names: Sequence[str]) -> np.ndarray:

@@ -10,7 +10,6 @@ from lwgan.settings.checks import require_types_and_ranges
 from lwgan.settings.defaults import by_full_name, config_of, flatten
 
 # Settings that runs of earlier versions lack, with the value of what those runs did.
-UNLABELLED = {"labels": "none", "label_names": (), "balanced": False}
 ADDED = {
     "augment": {"target": 0.0, "adapt_over": 100.0},
     "data": {
@@ -19,7 +18,9 @@ ADDED = {
         "data_dir": "",
         "holdout": 0.0,
         "fit": "crop",
-        **UNLABELLED,
+        "labels": "none",
+        "label_names": (),
+        "balanced": False,
     },
     "eval": {
         "every": 0,

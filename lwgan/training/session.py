@@ -265,6 +265,6 @@ def batches_from(session: Session, step: int) -> Iterator[np.ndarray]:
         seed=config.train.seed,
         start_step=step,
         num_threads=config.data.num_threads,
-        balanced=config.data.balanced and bool(config.data.label_names),
+        balanced=config.data.balanced,
         devices=slice(jax.process_index() * count, (jax.process_index() + 1) * count),
     )
