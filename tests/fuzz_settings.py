@@ -50,6 +50,8 @@ def impossible(rng):
         return "--config.{}={}".format(*rng.choice(together))
     texts = {"path", "name", "split", "data_dir", "weights", "repo", "experiment"}
     free = {f"{group}.{text}" for group in ("data", "eval", "track") for text in texts}
+    # A label may have any name.
+    free.add("data.label_names")
     name = rng.choice([name for name in names if name not in free])
     if kind == 2:
         return f"--config.{name}={word}"
