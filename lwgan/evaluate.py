@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lwgan.metrics.evaluator import Evaluator, Measurement
-    from lwgan.metrics.realness import Critic
     from lwgan.metrics.records import Record
     from lwgan.runs.directory import Run
     from lwgan.sampling.sampler import Sampler
@@ -122,6 +121,7 @@ def evaluate_run(values: cli.Flags) -> list["Record"]:
     from lwgan.runs.files import local_path, new_directory
     from lwgan.runs.tracking import add_to_aim
     from lwgan.sampling.trained import load_step
+    from lwgan.training.evaluation import critic_at
 
     run = cli.open_run(values)
     folder = run.workdir
@@ -177,18 +177,6 @@ def write_record(folder: pathlib.Path, record: "Record", sheet: "np.ndarray | No
             print(path)
     except (OSError, UserError) as error:
         logging.warning("The figures of step %d are not written: %s", record["step"], error)
-
-
-def critic_at(run: "Run", step: int) -> "Critic":
-    """The discriminator of a checkpoint."""
-    import jax
-
-    from lwgan.runs import checkpoint
-    from lwgan.training.evaluation import critic_of
-    from lwgan.training.state import build_gan, init_state
-
-    like = jax.eval_shape(lambda: init_state(build_gan(run.config), run.config.train.seed))
-    return critic_of(run.config, checkpoint.restore(run.workdir, step, like).d_params)
 
 
 def report_copies(

@@ -1,6 +1,7 @@
 """Images to files as they come."""
 
 import contextlib
+import io
 import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -19,16 +20,22 @@ GRID_PIXELS = 2**24
 _SAVE_OPTIONS = {".webp": {"lossless": True}, ".jpg": {"quality": 95}}
 
 
-def save_image(path: pathlib.Path, image: np.ndarray) -> None:
-    """Writes uint8 (H, W, C) whole or not at all, as .png, .webp (lossless) or .jpg.
+def encode_image(image: np.ndarray, suffix: str) -> bytes:
+    """A file of uint8 (H, W, C): .png, .webp (lossless) or .jpg.
 
     C is 1 (grey), 3 (rgb) or 4 (rgba, which a .jpg cannot hold).
     """
-    kind = Image.registered_extensions()[path.suffix]
+    file = io.BytesIO()
+    kind = Image.registered_extensions()[suffix]
+    plain = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+    plain.save(file, kind, **_SAVE_OPTIONS.get(suffix, {}))
+    return file.getvalue()
+
+
+def save_image(path: pathlib.Path, image: np.ndarray) -> None:
+    """Writes uint8 (H, W, C) whole or not at all, as ``encode_image`` does by the name's suffix."""
     with replacing(path) as part:
-        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
-            part, kind, **_SAVE_OPTIONS.get(path.suffix, {})
-        )
+        part.write_bytes(encode_image(image, path.suffix))
 
 
 def write_images(

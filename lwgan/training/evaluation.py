@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -10,9 +11,11 @@ from lwgan.metrics.evaluator import Evaluator, build_evaluator, way_of_settings
 from lwgan.metrics.realness import Critic
 from lwgan.metrics.records import Record, best_step, read_records, steps_to_keep
 from lwgan.models.build import Params, build_discriminator
-from lwgan.runs import processes
+from lwgan.runs import checkpoint, processes
+from lwgan.runs.directory import Run
 from lwgan.training.losses import LOSSES
 from lwgan.training.session import Session
+from lwgan.training.state import build_gan, init_state
 
 
 def open_evaluator(session: Session) -> Evaluator | None:
@@ -32,6 +35,12 @@ def open_evaluator(session: Session) -> Evaluator | None:
 def critic_of(config: ConfigDict, d_params: Params) -> Critic:
     """The discriminator in float32, for what it says of real images."""
     return Critic(build_discriminator(config), d_params, LOSSES[config.loss.kind].real_sign)
+
+
+def critic_at(run: Run, step: int) -> Critic:
+    """The discriminator of a checkpoint."""
+    like = jax.eval_shape(lambda: init_state(build_gan(run.config), run.config.train.seed))
+    return critic_of(run.config, checkpoint.restore(run.workdir, step, like).d_params)
 
 
 def own_way(session: Session, evaluator: Evaluator | None) -> Record:

@@ -1,0 +1,393 @@
+// The page keeps all that is chosen; the server only answers.
+
+const MOST_SEED = 2 ** 32;
+const FRAMES = 120;
+const $ = (id) => document.getElementById(id);
+const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
+
+const state = {
+  run: null,
+  // Of a projected image or a favourite; null: the seed's.
+  latent: null,
+  moves: {},
+  noiseSeed: randomSeed(),
+  history: [],
+  favourites: [],
+  // What is shown, as it was asked for.
+  shown: null,
+};
+
+function randomSeed() {
+  return crypto.getRandomValues(new Uint32Array(1))[0];
+}
+
+function say(words) {
+  $("status").textContent = words;
+}
+
+async function ask(name, body) {
+  const options = body === undefined ? {} : { method: "POST", body };
+  const answer = await fetch(name, options).catch(() => null);
+  if (!answer) throw new Error("the server does not answer");
+  if (!answer.ok) throw new Error((await answer.json()).error);
+  return answer;
+}
+
+const askJson = async (name, body) =>
+  (await ask(name, body === undefined ? undefined : JSON.stringify(body))).json();
+
+// What an action does, with its errors said.
+function safely(action) {
+  return async (...given) => {
+    try {
+      await action(...given);
+    } catch (error) {
+      say(`Error: ${error.message}`);
+    }
+  };
+}
+
+const seed = () => Math.min(MOST_SEED - 1, Math.max(0, Math.trunc(Number($("seed").value)) || 0));
+const step = () => state.run.steps[Number($("step").value)];
+
+function picked(offset = 0) {
+  return { seed: (seed() + offset) % MOST_SEED, latent: state.latent, moves: { ...state.moves } };
+}
+
+function scene() {
+  const label = $("label").value;
+  const common = {
+    step: step(),
+    weights: chosen("weights"),
+    truncation: Number($("truncation").value),
+    noise: chosen("noise"),
+    noise_seed: state.noiseSeed,
+    label: label ? Number(label) : null,
+  };
+  const frame = Number($("timeline").value);
+  if (frame >= 0 && state.favourites.length > 1) {
+    const images = state.favourites.map((favourite) => favourite.picked);
+    return { ...common, images, frames: FRAMES, frame };
+  }
+  const count = Number(chosen("view"));
+  return { ...common, images: Array.from({ length: count }, (_, i) => picked(i)) };
+}
+
+function showValues() {
+  $("step-value").textContent = step();
+  $("truncation-value").textContent = $("truncation").value;
+  const frame = Number($("timeline").value);
+  $("timeline-value").textContent = frame < 0 ? "off" : `frame ${frame} of ${FRAMES}`;
+  for (const slider of document.querySelectorAll("#directions input")) {
+    slider.value = state.moves[slider.dataset.place] ?? 0;
+    slider.previousElementSibling.querySelector("output").textContent = slider.value;
+  }
+}
+
+function imageOf(source, words) {
+  const image = document.createElement("img");
+  image.src = source;
+  image.alt = words;
+  return image;
+}
+
+function showImages(asked, answer) {
+  const several = answer.images.length > 1;
+  $("images").style.setProperty("--columns", Math.ceil(Math.sqrt(answer.images.length)));
+  $("images").replaceChildren(
+    ...answer.images.map((source, i) => {
+      const own = asked.images[i].seed;
+      const words = asked.frames ? `Frame ${asked.frame}` : `Seed ${own}`;
+      const image = imageOf(source, `${words}, step ${asked.step}`);
+      if (!several) return image;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(image);
+      button.addEventListener("click", () => {
+        document.querySelector("input[name=view][value='1']").checked = true;
+        goTo(own);
+        $("seed").focus();
+      });
+      return button;
+    }),
+  );
+  $("command").textContent = answer.commands[0];
+  $("needs-latent").hidden = !answer.needs_latent[0];
+  $("nearest").replaceChildren();
+  showDirections(answer.directions);
+}
+
+// One request at a time; of those that come meanwhile, the last one counts.
+let drawing = false;
+let again = false;
+
+async function draw() {
+  showValues();
+  again = drawing;
+  if (drawing) return;
+  drawing = true;
+  const asked = scene();
+  $("images").setAttribute("aria-busy", "true");
+  try {
+    const answer = await askJson("images", asked);
+    state.shown = asked;
+    showImages(asked, answer);
+    remember(asked);
+    say(`Step ${asked.step}, ${asked.weights === "ema" ? "averaged" : "live"} generator`);
+  } catch (error) {
+    say(`Error: ${error.message}`);
+  }
+  $("images").removeAttribute("aria-busy");
+  drawing = false;
+  if (again) await draw();
+}
+
+function remember(asked) {
+  const own = asked.images[0];
+  if (asked.frames || own.latent || state.history[0] === own.seed) return;
+  state.history = [own.seed, ...state.history.filter((other) => other !== own.seed)].slice(0, 12);
+  $("history").replaceChildren(
+    ...state.history.map((old) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = old;
+      button.addEventListener("click", () => goTo(old));
+      return button;
+    }),
+  );
+}
+
+function goTo(where) {
+  state.latent = null;
+  $("seed").value = (where + MOST_SEED) % MOST_SEED;
+  $("timeline").value = -1;
+  return draw();
+}
+
+function showDirections(names) {
+  $("no-directions").hidden = names.length > 0;
+  $("straighten").disabled = !names.length;
+  const there = [...document.querySelectorAll("#directions input")].map((each) => each.dataset.name);
+  if (JSON.stringify(there) === JSON.stringify(names)) return;
+  const reach = Math.sqrt(state.run.latent_dim).toFixed(1);
+  $("directions").replaceChildren(
+    ...names.flatMap((name, place) => {
+      const label = document.createElement("label");
+      label.htmlFor = `direction-${place}`;
+      label.append(`${name}: `, document.createElement("output"));
+      const slider = document.createElement("input");
+      Object.assign(slider, { id: label.htmlFor, type: "range", min: -reach, max: reach, step: 0.1 });
+      Object.assign(slider.dataset, { name, place });
+      slider.addEventListener("input", () => {
+        state.moves[place] = Number(slider.value);
+        draw();
+      });
+      return [label, slider];
+    }),
+  );
+  state.moves = Object.fromEntries(Object.entries(state.moves).filter(([place]) => place < names.length));
+  showValues();
+}
+
+// Favourites stay in this browser, for this run.
+const shelf = () => `lwgan favourites ${state.run.workdir}`;
+
+function readFavourites() {
+  try {
+    const kept = JSON.parse(localStorage.getItem(shelf()) ?? "[]");
+    state.favourites = kept.filter((each) => each.picked?.latent?.length ?? true);
+  } catch {
+    state.favourites = [];
+  }
+}
+
+function keepFavourites(favourites) {
+  state.favourites = favourites;
+  localStorage.setItem(shelf(), JSON.stringify(favourites));
+  showFavourites();
+}
+
+function showFavourites() {
+  const several = state.favourites.length > 1;
+  $("timeline").disabled = $("save-video").disabled = !several;
+  if (!several) $("timeline").value = -1;
+  $("favourites").replaceChildren(
+    ...state.favourites.map((favourite, place) => {
+      const tile = document.createElement("figure");
+      const open = document.createElement("button");
+      open.type = "button";
+      open.append(imageOf(favourite.image, `Favourite ${place + 1}: seed ${favourite.picked.seed}`));
+      open.addEventListener("click", () => {
+        const own = favourite.picked;
+        document.querySelector("input[name=view][value='1']").checked = true;
+        Object.assign(state, { latent: own.latent, moves: { ...own.moves } });
+        $("seed").value = own.seed;
+        $("timeline").value = -1;
+        draw();
+      });
+      const remove = document.createElement("button");
+      remove.type = "button";
+      remove.textContent = "Remove";
+      remove.setAttribute("aria-label", `Remove favourite ${place + 1}`);
+      remove.addEventListener("click", () => {
+        readFavourites();
+        keepFavourites(state.favourites.filter((_, other) => other !== place));
+        $("keep").focus();
+      });
+      tile.append(open, remove);
+      return tile;
+    }),
+  );
+}
+
+// The one image that is meant: the first of a grid.
+function one(asked) {
+  return asked.frames ? asked : { ...asked, images: asked.images.slice(0, 1) };
+}
+
+async function save(name, file, asked) {
+  say(`Writing ${file}`);
+  const content = await (await ask(name, JSON.stringify(asked))).blob();
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(content);
+  link.download = file;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  say(`${file} is saved`);
+}
+
+async function keep() {
+  const asked = one(state.shown);
+  const { images } = await askJson("images", asked);
+  let own = asked.images[0];
+  if (asked.frames) own = { seed: own.seed, latent: await latentOf(asked), moves: {} };
+  readFavourites();
+  keepFavourites([...state.favourites, { picked: own, image: images[0] }]);
+  say("Added to the favourites");
+}
+
+// Of a frame; an .npy file of one row of float32 ends with it.
+async function latentOf(asked) {
+  const file = await (await ask("latent.npy", JSON.stringify(asked))).arrayBuffer();
+  const size = 4 * state.run.latent_dim;
+  return [...new Float32Array(file.slice(file.byteLength - size))];
+}
+
+async function findNearest() {
+  say("Looking for the nearest training images; the first time takes a while");
+  const near = await askJson("nearest", one(state.shown));
+  $("nearest").replaceChildren(
+    ...near.map(({ name, image }) => {
+      const tile = document.createElement("figure");
+      const caption = document.createElement("figcaption");
+      caption.textContent = name;
+      tile.append(imageOf(image, `Training image ${name}`), caption);
+      return tile;
+    }),
+  );
+  say(`${near.length} nearest training images`);
+}
+
+async function project(file) {
+  if (!file) return;
+  say("Searching the latent, which takes a while");
+  const answer = await ask(`project?step=${step()}&weights=${chosen("weights")}`, file);
+  const { latent, psnr } = await answer.json();
+  document.querySelector("input[name=view][value='1']").checked = true;
+  document.querySelector("input[name=noise][value=zero]").checked = true;
+  Object.assign(state, { latent, moves: {} });
+  $("truncation").value = 1;
+  $("timeline").value = -1;
+  await draw();
+  say(`Found, without noise: ${psnr.toFixed(1)} dB`);
+}
+
+async function watchItLearn() {
+  const button = $("learn");
+  const on = button.getAttribute("aria-pressed") !== "true";
+  button.setAttribute("aria-pressed", on);
+  if (!on) return;
+  $("step").value = 0;
+  while (button.getAttribute("aria-pressed") === "true") {
+    await draw();
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    if (Number($("step").value) >= Number($("step").max)) break;
+    $("step").value = Number($("step").value) + 1;
+  }
+  button.setAttribute("aria-pressed", false);
+}
+
+// A run that is being trained has new checkpoints, and may drop old ones.
+async function lookForSteps() {
+  const now = await askJson("run");
+  if (JSON.stringify(now.steps) === JSON.stringify(state.run.steps)) return;
+  const own = step();
+  const atEnd = $("step").value === $("step").max;
+  state.run = now;
+  $("step").max = now.steps.length - 1;
+  const place = atEnd ? now.steps.length - 1 : now.steps.findIndex((other) => other >= own);
+  $("step").value = place < 0 ? now.steps.length - 1 : place;
+  await draw();
+}
+
+function listen() {
+  const onInput = (id, action) => $(id).addEventListener("input", action);
+  const onClick = (id, action) => $(id).addEventListener("click", safely(action));
+  for (const id of ["step", "truncation", "label", "timeline"]) onInput(id, draw);
+  onInput("seed", () => goTo(seed()));
+  onClick("before", () => goTo(seed() - 1));
+  onClick("after", () => goTo(seed() + 1));
+  onClick("random", () => goTo(randomSeed()));
+  for (const name of ["view", "weights", "noise"])
+    for (const input of document.querySelectorAll(`input[name=${name}]`))
+      input.addEventListener("change", () => {
+        state.noiseSeed = randomSeed();
+        draw();
+      });
+  onClick("straighten", () => {
+    state.moves = {};
+    return draw();
+  });
+  onClick("learn", watchItLearn);
+  onClick("save-image", () => save("image.png", "image.png", one(state.shown)));
+  onClick("save-latent", () => save("latent.npy", "latent.npy", one(state.shown)));
+  onClick("save-video", () => save("video.mp4", "interpolation.mp4", { ...scene(), images: state.favourites.map((each) => each.picked), frames: FRAMES, frame: null }));
+  onClick("keep", keep);
+  onClick("find-nearest", findNearest);
+  onClick("copy", async () => {
+    await navigator.clipboard.writeText($("command").textContent);
+    say("Copied");
+  });
+  $("file").addEventListener("change", safely(() => project($("file").files[0])));
+  const drop = $("drop");
+  drop.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    drop.classList.add("over");
+  });
+  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+  drop.addEventListener("drop", safely((event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+    return project(event.dataTransfer.files[0]);
+  }));
+  document.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
+}
+
+async function start() {
+  state.run = await askJson("run");
+  const { workdir, steps, labels } = state.run;
+  $("workdir").textContent = workdir;
+  document.title = `lwgan: ${workdir}`;
+  $("step").max = $("step").value = steps.length - 1;
+  $("of-labels").hidden = !labels.length;
+  const options = [["drawn for each", ""], ...labels.map((name, place) => [name, place])];
+  $("label").replaceChildren(...options.map(([name, value]) => new Option(name, value)));
+  $("directions-command").textContent = `python -m lwgan.directions --workdir=${workdir}`;
+  readFavourites();
+  showFavourites();
+  listen();
+  await draw();
+  setInterval(() => lookForSteps().catch((error) => say(`Error: ${error.message}`)), 5000);
+}
+
+safely(start)();
