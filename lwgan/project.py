@@ -85,7 +85,7 @@ def read_targets(path: str | None, data: "ConfigDict") -> dict[str, np.ndarray]:
 
 def search_all(values: cli.Flags) -> None:
     """Runs the command."""
-    from lwgan.latents.search import Effort, search
+    from lwgan.latents.search import Effort, find_latent
     from lwgan.sampling.image_files import save_image
     from lwgan.sampling.labels import as_file_name, one_label
     from lwgan.sampling.sampler import to_uint8
@@ -108,7 +108,7 @@ def search_all(values: cli.Flags) -> None:
         found, rows, films = [], {}, []
         for (name, target), file in zip(targets.items(), files, strict=True):
             ways = []
-            own = search(
+            own = find_latent(
                 trained,
                 critic,
                 target.astype(np.float32) / 255,

@@ -24,6 +24,8 @@ MOST_PARAMETERS = 5
 # A room may import those below it, and no other.
 ROOMS = (
     "commands",
+    "page",
+    "latents",
     "interop",
     "training",
     "metrics",

@@ -16,7 +16,7 @@ from lwgan.sampling.sampler import Draws, Sampler
 
 VECTORS, NAMES = "directions.npy", "names.txt"
 # Latents that principal components are taken of.
-_SAMPLES = 2048
+_SAMPLES = 1024
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

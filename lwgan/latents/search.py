@@ -81,7 +81,7 @@ class _Networks(NamedTuple):
     steps: int
 
 
-def search(
+def find_latent(
     sampler: Sampler,
     critic: Critic,
     target: np.ndarray,
@@ -109,22 +109,12 @@ def search(
       watch: is shown the nearest image so far, float32 (H, W, C), every ``CHUNK`` steps.
     """
     networks = _Networks(sampler.generator, critic.discriminator, with_noise, effort.steps)
-    draws = Draws.of_seed(seed, effort.candidates)
-    latents = np.asarray(sampler.latents(seed, effort.candidates))
-    labels = sampler.drawn_labels(draws)
-    if label is not None:
-        labels = np.broadcast_to(label, (effort.candidates, len(label)))
-    goal = _Goal(jnp.asarray(target), None, sampler.params, sampler.stats, critic.params)
-    drawn = sampler.stream(latents, None, labels=labels)
-    near = [_distance(networks, goal, np.stack(batch)) for batch in batched(drawn, _BATCH)]
-    near = np.concatenate(near)
-    best = np.argsort(near)[: effort.starts]
-    own = None if labels is None else labels[best]
-    goal = goal._replace(labels=own)
+    goal = _Goal(jnp.asarray(target)[None], None, sampler.params, sampler.stats, critic.params)
+    latents, labels = _starts(sampler, networks, goal, effort, seed=seed, label=label)
+    goal = goal._replace(labels=labels)
     shapes = noise_shapes(sampler.generator.image_size)
-    moved = _Moved(
-        jnp.asarray(latents[best]), tuple(jnp.zeros((len(best), *shape, 1)) for shape in shapes)
-    )
+    noise = tuple(jnp.zeros((len(latents), *shape, 1)) for shape in shapes)
+    moved = _Moved(jnp.asarray(latents), noise)
     state = _optimizer(effort.steps).init(moved)
     for _ in range(0, effort.steps, CHUNK):
         moved, state, images = _descend(networks, goal, moved, state)
@@ -135,10 +125,30 @@ def search(
     return Found(
         np.asarray(moved.latents[which]),
         tuple(np.asarray(each[which]) for each in moved.noise),
-        None if own is None else own[which],
+        None if labels is None else labels[which],
         images[which],
         float(-10 * np.log10(max(errors[which], 1e-10))),
     )
+
+
+def _starts(
+    sampler: Sampler,
+    networks: _Networks,
+    goal: _Goal,
+    effort: Effort,
+    *,
+    seed: int,
+    label: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The best of the candidates, and their labels, (starts, …) each."""
+    latents = np.asarray(sampler.latents(seed, effort.candidates))
+    labels = sampler.drawn_labels(Draws.of_seed(seed, effort.candidates))
+    if label is not None:
+        labels = np.broadcast_to(label, (effort.candidates, len(label)))
+    drawn = batched(sampler.stream(latents, None, labels=labels), _BATCH)
+    far = np.concatenate([_distance(networks, goal, np.stack(batch)) for batch in drawn])
+    best = np.argsort(far)[: effort.starts]
+    return latents[best], None if labels is None else labels[best]
 
 
 def _optimizer(steps: int) -> optax.GradientTransformation:
@@ -154,7 +164,7 @@ def _draw(networks: _Networks, goal: _Goal, moved: _Moved) -> jax.Array:
 def _distance(networks: _Networks, goal: _Goal, images: jax.Array) -> jax.Array:
     """How far images (B, H, W, C) are from the target, (B,)."""
     features = functools.partial(_features, networks.discriminator, goal.critic_params)
-    of_target, of_images = features(goal.target[None]), features(images)
+    of_target, of_images = features(goal.target), features(images)
     relative = [
         jnp.abs(b - a).mean((1, 2, 3)) / jnp.abs(a).mean()
         for a, b in zip(of_target, of_images, strict=True)

@@ -378,7 +378,9 @@ async function start() {
   const { workdir, steps, labels } = state.run;
   $("workdir").textContent = workdir;
   document.title = `lwgan: ${workdir}`;
-  $("step").max = $("step").value = steps.length - 1;
+  // A value is cut to what the slider's end is then.
+  $("step").max = steps.length - 1;
+  $("step").value = $("step").max;
   $("of-labels").hidden = !labels.length;
   const options = [["drawn for each", ""], ...labels.map((name, place) => [name, place])];
   $("label").replaceChildren(...options.map(([name, value]) => new Option(name, value)));

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import socket
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
@@ -89,6 +90,96 @@ class Application:
         return Response(_file("page.html"), mimetype="text/html")
 
     def _file(self, request: Request) -> Response:
+        name = request.path.rpartition("/")[2]
+        return Response(_file(name), mimetype=_FILES[name])
+
+    def _run(self, request: Request) -> Response:
+        return _said(self.studio.describe())
+
+    def _scene(self, request: Request) -> Scene:
+        config = self.studio.run.config
+        labels = len(config.data.label_names)
+        return read_scene(_json(request), config.model.latent_dim, labels)
+
+    def _one(self, request: Request) -> Scene:
+        scene = self._scene(request)
+        if len(scene.images) > 1 and scene.frame is None:
+            raise UserError("images", len(scene.images), "must be one", "ask for one")
+        return scene
+
+    def _images(self, request: Request) -> Response:
+        scene = self._scene(request)
+        if scene.frames and scene.frame is None:
+            raise UserError("frame", None, "must be one of the frames", "name it")
+        with self.studio.lock:
+            drawn = [_embedded(image) for image in self.studio.draw(scene)]
+            directions = self.studio.directions(scene.step, scene.weights).names
+        return _said(
+            {
+                "images": drawn,
+                "commands": self.studio.commands(scene),
+                "needs_latent": [not is_of_seed(picked, scene) for picked in scene.images],
+                "directions": directions,
+            }
+        )
+
+    def _image(self, request: Request) -> Response:
+        with self.studio.lock:
+            (image,) = self.studio.draw(self._one(request))
+        return Response(as_png(image), mimetype="image/png")
+
+    def _latent(self, request: Request) -> Response:
+        with self.studio.lock:
+            latents = self.studio.latents(self._one(request))
+        file = io.BytesIO()
+        np.save(file, latents)
+        return Response(file.getvalue(), mimetype="application/octet-stream")
+
+    def _video(self, request: Request) -> Response:
+        scene = self._scene(request)
+        if not scene.frames:
+            raise UserError("frames", 0, "must be some", "ask for a way")
+        with self.studio.lock:
+            return Response(self.studio.video(scene._replace(frame=None)), mimetype="video/mp4")
+
+    def _nearest(self, request: Request) -> Response:
+        with self.studio.lock:
+            (image,) = self.studio.draw(self._one(request))
+            near = self.studio.nearest(image)
+        return _said([{"name": name, "image": _embedded(own)} for name, own in near])
+
+    def _project(self, request: Request) -> Response:
+        step, weights = request.args.get("step", ""), request.args.get("weights", "ema")
+        asked = {"step": int(step[:18]) if step.isdecimal() else None, "weights": weights}
+        scene = read_scene({**asked, "images": [{"seed": 0}]}, 1, 0)
+        with self.studio.lock:
+            latent, psnr = self.studio.project(request.get_data(), scene.step, scene.weights)
+        return _said({"latent": latent.tolist(), "psnr": psnr})
+
+
+def open_server(studio: Studio, host: str, port: int, token: str) -> BaseWSGIServer:
+    """A server that listens, and answers once it is told to.
+
+    Raises:
+      UserError: it cannot listen there.
+    """
+    local = {"127.0.0.1", "::1", "localhost"}
+    hosts = [f"[{name}]" if ":" in name else name for name in local | {host}]
+    application = Application(studio, token, hosts)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = f"{host} cannot be listened to there ({error.strerror or error})"
+        raise UserError("--port", port, reason, "choose another") from None
+    # The server has its own copy of what listens.
+    with listening:
+        return make_server(
+            host, port, application, threaded=True, request_handler=_Quiet, fd=listening.fileno()
+        )
+
+
+def _file(self, request: Request) -> Response:
         name = request.path.rpartition("/")[2]
         return Response(_file(name), mimetype=_FILES[name])
 

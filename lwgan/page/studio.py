@@ -18,7 +18,7 @@ from lwgan.data.source import Source
 from lwgan.data.sources import open_source
 from lwgan.errors import UserError
 from lwgan.latents.directions import VECTORS, Directions, read_directions
-from lwgan.latents.search import Effort, search
+from lwgan.latents.search import Effort, find_latent
 from lwgan.metrics.extraction import extract_dataset
 from lwgan.metrics.networks.features import open_features
 from lwgan.page.scenes import Picked, Scene
@@ -50,7 +50,10 @@ class Studio:
         self.run = run
         # Of whoever computes: one at a time, so that memory is bounded.
         self.lock = threading.Lock()
-        self.trained = functools.lru_cache(_LOADED)(functools.partial(load_step, run))
+        self.trained = functools.lru_cache(_LOADED)(self._load)
+
+    def _load(self, step: int, weights: str) -> Trained:
+        return load_step(self.run, manifest.resolve_step(self.run.workdir, step), weights)
 
     def describe(self) -> dict[str, Any]:
         """What there is to choose from, as it is now."""
@@ -187,8 +190,8 @@ class Studio:
             hint = "choose an image"
             raise UserError("image", "", f"does not decode ({error})", hint) from None
         target = middle(array, shape_of(data.image_size)).astype(np.float32) / 255
-        critic = critic_at(self.run, step)
-        found = search(self.trained(step, weights), critic, target, _EFFORT, with_noise=False)
+        trained = self.trained(step, weights)
+        found = find_latent(trained, critic_at(self.run, step), target, _EFFORT, with_noise=False)
         return found.latent, found.psnr
 
 
