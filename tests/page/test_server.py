@@ -223,22 +223,20 @@ def test_memory_is_bounded(client):
 def test_the_command(workdir):
     """Its address answers until Ctrl-C."""
     command = [sys.executable, "-m", "lwgan.explore", f"--workdir={workdir}", "--port=0"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         address = process.stdout.readline().strip()
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{20,}/", address)
         with urllib.request.urlopen(address + "run", timeout=60) as answer:
             assert json.load(answer)["steps"] == [2, 4]
-    finally:
         process.send_signal(signal.SIGINT)
-    assert process.wait(60) == -signal.SIGINT
+        assert process.wait(60) == -signal.SIGINT
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "--workdir = None: must name a run directory"),
-        (["--workdir={}", "--port={busy}"], "cannot be listened to there (Address already in use)"),
+        (["--workdir={}", "--port={busy}"], "cannot be listened to there (Address already in use"),
         (["--workdir={}", "--port=0", "--host=203.0.113.7"], "--port = 0: 203.0.113.7 cannot be"),
         (["--workdir={}", "--port=70000"], "--port"),
     ],
