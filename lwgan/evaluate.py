@@ -14,13 +14,13 @@ be written, a warning says so, and the figures are printed.
 import functools
 import json
 import pathlib
-from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
 from lwgan import cli
 from lwgan.errors import UserError
+from lwgan.settings.checks import require_choices
 
 if TYPE_CHECKING:
     import numpy as np
@@ -203,18 +203,6 @@ def steps_asked_for(values: cli.Flags, run: "Run") -> list[int]:
         if values.step == "all"
         else [cli.checkpoint_step(values, run)]
     )
-
-
-def require_choices(flag: str, values: Sequence[str], choices: Collection[str]) -> None:
-    """Refuses values that no table has.
-
-    Raises:
-      UserError: names the first of them.
-    """
-    for value in values:
-        if value not in choices:
-            hint = f"for example {next(iter(choices))}"
-            raise UserError(flag, value, f"must be of {', '.join(choices)}", hint)
 
 
 def measure_asked_for(values: cli.Flags) -> None:

@@ -11,6 +11,11 @@ generator.stablehlo
 generator.safetensors
     The parameters and statistics by their names in Flax; the metadata holds the settings as JSON,
     the step and the version of lwgan.
+generator.onnx, with --format=onnx
+    For ONNX Runtime, also in browsers: inputs latents float32 (B, latent_dim), noise_8 … float32
+    (B, H, W, 1) for each size, standard normal or zero, and labels float32 (B, K) if there are K.
+    It is written with jax2onnx: pip install onnx onnx-ir equinox onnxruntime, and then
+    pip install --no-deps jax2onnx.
 
 The first needs jax and flatbuffers, and nothing else:
 
@@ -23,25 +28,34 @@ The first needs jax and flatbuffers, and nothing else:
 
 import functools
 
+from absl import flags
+
 from lwgan import cli
+from lwgan.settings.checks import require_choices
+
+FORMATS = ["stablehlo", "safetensors", "onnx"]
 
 
 def define_flags(values: cli.Flags) -> None:
     """The flags of this command."""
     cli.define_run_flags(values)
     cli.define_checkpoint_flags(values)
+    flags.DEFINE_list("format", FORMATS[:2], "What to write.", flag_values=values)
 
 
 def export_generator(values: cli.Flags) -> None:
     """Runs the command."""
-    from lwgan.interop import artifacts
+    require_choices("--format", values.format or [""], FORMATS)
+    from lwgan.interop import artifacts, onnx_files
     from lwgan.runs.files import replacing
 
     trained = cli.load_trained(values)
-    forms = {
-        "generator.stablehlo": (artifacts.write_stablehlo, artifacts.read_stablehlo),
-        "generator.safetensors": (artifacts.write_safetensors, artifacts.read_safetensors),
+    ways = {
+        "stablehlo": (artifacts.write_stablehlo, artifacts.read_stablehlo),
+        "safetensors": (artifacts.write_safetensors, artifacts.read_safetensors),
+        "onnx": (onnx_files.write_onnx, onnx_files.read_onnx),
     }
+    forms = {f"generator.{name}": ways[name] for name in values.format}
     default = trained.run.workdir / "export" / f"{trained.step:08d}-{trained.weights}"
     with cli.output(values, default, forms) as folder:
         for name, (write, read) in forms.items():

@@ -93,8 +93,8 @@ def search_all(values: cli.Flags) -> None:
     from lwgan.training.evaluation import critic_at
 
     trained = cli.load_trained(values)
-    targets = read_targets(values.image, trained.run.config.data)
     label = one_label(values.label, trained.label_names, 1)[0] if values.label else None
+    targets = read_targets(values.image, trained.run.config.data)
     critic = critic_at(trained.run, trained.step)
     effort = Effort(values.candidates, values.starts, values.steps)
     default = trained.run.workdir / "projections"

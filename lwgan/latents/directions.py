@@ -35,7 +35,9 @@ def find_directions(sampler: Sampler, count: int) -> Directions:
     """
     dim = sampler.generator.latent_dim
     if count > dim:
-        raise UserError("count", count, f"must be at most {dim}", "a latent has so many numbers")
+        raise UserError(
+            "num_directions", count, f"must be at most {dim}", "a latent has so many numbers"
+        )
     vectors = [factorised(sampler, count), principal(sampler, count)]
     names = [f"{method} {n}" for method in ("factor", "component") for n in range(1, count + 1)]
     return Directions(np.concatenate(vectors), tuple(names))

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -78,3 +78,15 @@ def require_types_and_ranges(config: ConfigDict, names: Mapping[str, Collection[
             if element not in choices:
                 hint = f"choose from {', '.join(choices)}"
                 raise UserError(name, element, "there is none", hint)
+
+
+def require_choices(flag: str, values: Sequence[str], choices: Collection[str]) -> None:
+    """Refuses values that no table has.
+
+    Raises:
+      UserError: names the first of them.
+    """
+    for value in values:
+        if value not in choices:
+            hint = f"for example {next(iter(choices))}"
+            raise UserError(flag, value, f"must be of {', '.join(choices)}", hint)

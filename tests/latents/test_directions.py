@@ -83,5 +83,5 @@ def test_damaged_directions_are_named(found, tmp_path, file, content):
 
 
 def test_no_more_directions_than_a_latent_has_numbers(trained):
-    with pytest.raises(UserError, match="count = 13: must be at most 12"):
+    with pytest.raises(UserError, match="num_directions = 13: must be at most 12"):
         directions.find_directions(trained, 13)
