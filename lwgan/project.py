@@ -50,7 +50,7 @@ def define_flags(values: cli.Flags) -> None:
     flags.DEFINE_integer("seed", 0, "Of the latents that are tried first.", 0, 2**32 - 1, **of)
     flags.DEFINE_integer("candidates", 512, "How many those are.", 1, **of)
     flags.DEFINE_integer("starts", 3, "From how many of them the search goes on.", 1, **of)
-    flags.DEFINE_integer("steps", 250, "Steps of each.", 1, **of)
+    flags.DEFINE_integer("steps", 400, "Steps of each.", 1, **of)
     noise = "Whether the noise inputs are found, too, or zero."
     flags.DEFINE_enum("noise", "found", ["found", "zero"], noise, **of)
 

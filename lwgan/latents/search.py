@@ -37,7 +37,7 @@ class Effort(NamedTuple):
     # The best of them, from which the search goes on.
     starts: int = 3
     # Of each.
-    steps: int = 250
+    steps: int = 400
 
 
 class Found(NamedTuple):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from lwgan.models.layers import Conv, kaiming_normal
+from lwgan.models.layers import Conv, kaiming_normal, softmax_over_pixels
 
 
 class ChannelNorm(nn.Module):
@@ -63,8 +63,7 @@ class Attention(nn.Module):
 def linear_attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Attention linear in the number of pixels; all of (B, H, W, heads, head_dim)."""
     q = nn.softmax(q.astype(jnp.float32), axis=-1).astype(q.dtype) * q.shape[-1] ** -0.5
-    k = nn.softmax(k.astype(jnp.float32), axis=(1, 2)).astype(k.dtype)
-    context = jnp.einsum("bhwnd,bhwne->bnde", k, v)
+    context = jnp.einsum("bhwnd,bhwne->bnde", softmax_over_pixels(k), v)
     return jnp.einsum("bhwnd,bnde->bhwne", q, context)
 
 

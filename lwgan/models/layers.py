@@ -40,6 +40,12 @@ def leaky_relu(x: jax.Array) -> jax.Array:
     return nn.leaky_relu(x, 0.1)
 
 
+def softmax_over_pixels(x: jax.Array) -> jax.Array:
+    """Of (B, H, W, …), computed in float32."""
+    flat = x.reshape(x.shape[0], -1, *x.shape[3:]).astype(jnp.float32)
+    return nn.softmax(flat, axis=1).reshape(x.shape).astype(x.dtype)
+
+
 def blur(x: jax.Array) -> jax.Array:
     """Smooths (B, H, W, C) with [1, 2, 1] ⊗ [1, 2, 1] / 16, reflecting at the border."""
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
@@ -238,7 +244,7 @@ class GlobalContext(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         # The softmax over pixels ignores the bias of its logits.
         logits = Conv(1, train_bias=False, dtype=self.dtype, name="pixel_logits")(x)
-        weights = nn.softmax(logits.astype(jnp.float32), axis=(1, 2)).astype(self.dtype)
+        weights = softmax_over_pixels(logits)
         pooled = (x * weights).sum((1, 2), keepdims=True)
         return _gate(pooled, max(3, self.features // 2), self.features, self.dtype)
 

@@ -22,7 +22,7 @@ def saved(workdir, **overrides):
     [
         {"model__attn_resolutions": (16,), "model__freq_chan_attn": True},
         {"data__image_size": "32x48", "data__label_names": ("a", "b"), "model__antialias": True},
-        {"data__image_size": 64, "data__mode": "rgba"},
+        {"data__image_size": 128, "data__mode": "rgba"},
     ],
 )
 def test_onnx_draws_the_same_for_any_batch(tmp_path, overrides):
