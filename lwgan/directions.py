@@ -10,7 +10,7 @@ directions.npy
     python -m lwgan.sample.
 names.txt
     What they are called, a line each: change it as you like. python -m lwgan.explore shows it.
-factor-01.png …
+factor-1.png …
     What each does: a row for each seed, from the one end over the seed's own image to the other.
 sheet.png
     All of them, with the first seed.

@@ -13,27 +13,25 @@ from absl import flags, logging
 
 from lwgan import cli
 
-LOCAL = ("127.0.0.1", "::1", "localhost")
-
 
 def define_flags(values: cli.Flags) -> None:
     """The flags of this command."""
     of = {"flag_values": values}
     flags.DEFINE_string("workdir", None, "The run directory.", **of)
     host = "The address to listen to; any other than this machine's own is open to the network."
-    flags.DEFINE_string("host", LOCAL[0], host, **of)
+    flags.DEFINE_string("host", "127.0.0.1", host, **of)
     flags.DEFINE_integer("port", 8130, "The port; 0: any that is free.", 0, 65535, **of)
 
 
 def serve_page(values: cli.Flags) -> None:
     """Runs the command."""
     from lwgan.page.scenes import read_scene
-    from lwgan.page.server import open_server
+    from lwgan.page.server import LOCAL, open_server
     from lwgan.page.studio import Studio
     from lwgan.runs import manifest
 
-    studio = Studio(cli.open_run(values))
-    step = manifest.resolve_step(studio.run.workdir, None)
+    studio = Studio(cli.open_run(values).workdir)
+    step = manifest.resolve_step(studio.workdir, None)
     token = secrets.token_urlsafe(16)
     server = open_server(studio, values.host, values.port, token)
     # What is wrong with the run shows now, and the first image comes at once.

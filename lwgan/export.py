@@ -49,6 +49,8 @@ def export_generator(values: cli.Flags) -> None:
     from lwgan.interop import artifacts, onnx_files
     from lwgan.runs.files import replacing
 
+    if "onnx" in values.format:
+        onnx_files.require_converter()
     trained = cli.load_trained(values)
     ways = {
         "stablehlo": (artifacts.write_stablehlo, artifacts.read_stablehlo),

@@ -71,6 +71,8 @@ def read_targets(path: str | None, data: "ConfigDict") -> dict[str, np.ndarray]:
     if not path:
         raise UserError("--image", path, "must name what is to be found", hint)
     file = local_path("--image", path)
+    if not file.exists():
+        raise UserError("--image", path, "there is no such image or folder", hint)
     one = is_image_name(file.name) and not file.is_dir()
     source = open_image(file) if one else open_path(path, "--image", hint, keep=False)
     images = {}
@@ -85,6 +87,7 @@ def read_targets(path: str | None, data: "ConfigDict") -> dict[str, np.ndarray]:
 
 def search_all(values: cli.Flags) -> None:
     """Runs the command."""
+    from lwgan.data.decode import unfitted
     from lwgan.latents.search import Effort, find_latent
     from lwgan.sampling.image_files import save_image
     from lwgan.sampling.labels import as_file_name, one_label
@@ -96,18 +99,20 @@ def search_all(values: cli.Flags) -> None:
     label = one_label(values.label, trained.label_names, 1)[0] if values.label else None
     targets = read_targets(values.image, trained.run.config.data)
     critic = critic_at(trained.run, trained.step)
+    data, aspect = trained.run.config.data, trained.run.info.aspect
+    whole = functools.partial(unfitted, fit=data.fit, aspect=aspect)
     effort = Effort(values.candidates, values.starts, values.steps)
     default = trained.run.workdir / "projections"
     default /= f"{trained.step:08d}-{as_file_name(pathlib.Path(values.image).stem)[:40]}"
     files = [
-        f"{number:05d}-{as_file_name(pathlib.PurePath(name).stem)}.png"
+        f"{number:05d}-{as_file_name(pathlib.PurePath(name).stem)[:80]}.png"
         for number, name in enumerate(targets)
     ]
     written = ["latents.npy", "noise.npz", *files, "sheet.png", "search.mp4"]
     with cli.output(values, default, written) as folder:
         found, rows, films = [], {}, []
         for (name, target), file in zip(targets.items(), files, strict=True):
-            ways = []
+            way: list[np.ndarray] = []
             own = find_latent(
                 trained,
                 critic,
@@ -116,16 +121,16 @@ def search_all(values: cli.Flags) -> None:
                 seed=values.seed,
                 label=label,
                 with_noise=values.noise == "found",
-                watch=ways.append,
+                watch=lambda image, way=way: way.append(thumbnails(to_uint8(image)[None])[0]),
             )
-            image = to_uint8(own.image)
+            image = whole(to_uint8(own.image))
             save_image(folder / file, image)
             print(f"{folder / file}  {own.psnr:.1f} dB{label_of(own, trained)}")
             found.append(own)
-            pair = np.stack([target, image])
+            pair = np.stack([whole(target), image])
             rows[f"{own.psnr:.1f} dB  {name}"] = thumbnails(pair)
             if len(films) < FILMED:
-                films.append(thumbnails(to_uint8(np.stack(ways))))
+                films.append(np.stack(way))
         write_found(folder, found)
         save_image(folder / "sheet.png", make_sheet(rows))
         write_film(folder / "search.mp4", films)

@@ -17,20 +17,28 @@ from lwgan.settings.shapes import Shape, named
 INSTALL = "pip install onnx onnx-ir equinox onnxruntime, and then pip install --no-deps jax2onnx"
 
 
+def require_converter() -> None:
+    """Refuses to write ONNX where what does it is not installed.
+
+    Raises:
+      UserError: says what to install.
+    """
+    try:
+        import jax2onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise UserError("--format", "onnx", f"needs jax2onnx ({error})", INSTALL) from None
+
+
 def write_onnx(path: pathlib.Path, sampler: Sampler) -> None:
     """The generator with its weights, for any batch.
 
     Latents float32 (B, latent_dim), ``noise_8`` … float32 (B, H, W, 1) for each size, standard
     normal or zero, and with K labels their weights ``labels`` float32 (B, K) -> ``images`` float32
     (B, H, W, C), not clipped.
-
-    Raises:
-      UserError: jax2onnx is not installed.
     """
-    try:
-        from jax2onnx import to_onnx
-    except ImportError as error:
-        raise UserError("--format", "onnx", f"needs jax2onnx ({error})", INSTALL) from None
+    from jax2onnx import to_onnx
+
     generator = sampler.generator
     sizes, shapes = noise_sizes(generator.image_size), noise_shapes(generator.image_size)
 

@@ -6,6 +6,7 @@ import pathlib
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lwgan.errors import UserError
@@ -33,7 +34,7 @@ def find_directions(sampler: Sampler, count: int) -> Directions:
     Raises:
       UserError: a latent has fewer numbers.
     """
-    dim = sampler.generator.latent_dim
+    dim = min(sampler.generator.latent_dim, _SAMPLES)
     if count > dim:
         raise UserError(
             "num_directions", count, f"must be at most {dim}", "a latent has so many numbers"
@@ -70,7 +71,7 @@ def principal(sampler: Sampler, count: int) -> np.ndarray:
     labels = sampler.drawn_labels(Draws.of_seed(0, _SAMPLES))
     features = _first_layer(sampler, latents, labels)[1]
     features -= features.mean(0)
-    # Of the smaller of two matrices with the same eigenvalues; they ascend.
+    # The products of samples: eigenvalues ascend.
     places = np.linalg.eigh(features @ features.T)[1][:, : -count - 1 : -1]
     along = places.T @ latents
     return _upright(along / np.linalg.norm(along, axis=1, keepdims=True))
@@ -90,11 +91,13 @@ def read_directions(folder: pathlib.Path, latent_dim: int) -> Directions:
       UserError: a file is missing, damaged, or of other latents; or the names are not as many.
     """
     try:
-        vectors = np.load(folder / VECTORS, allow_pickle=False)
-        names = tuple((folder / NAMES).read_text(encoding="utf-8").splitlines())
-    except (OSError, ValueError, EOFError) as error:
+        vectors = np.array(np.lib.format.open_memmap(folder / VECTORS, mode="r"))
+        lines = (folder / NAMES).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
         raise UserError("directions", str(folder), f"cannot be read ({error})", _AGAIN) from None
-    if vectors.shape != (len(names), latent_dim) or vectors.dtype != np.float32:
+    names = tuple(line for line in lines if line.strip())
+    good = vectors.dtype == np.float32 and np.isfinite(vectors).all()
+    if vectors.shape != (len(names), latent_dim) or not good:
         reason = f"{len(names)} names for {vectors.dtype} {vectors.shape}"
         raise UserError("directions", str(folder), reason, _AGAIN)
     return Directions(vectors, names)
@@ -131,9 +134,7 @@ def _apply_first_layer(
         return module.path[:1] == ("initial",)
 
     # What follows is not kept, so that XLA leaves it out.
-    noise = tuple(
-        np.zeros((len(latents), *own, 1), np.float32) for own in noise_shapes(generator.image_size)
-    )
+    noise = tuple(jnp.zeros((len(latents), *own, 1)) for own in noise_shapes(generator.image_size))
     with jax.default_matmul_precision("highest"):
         _, kept = generator.apply(
             {"params": params, "batch_stats": stats},

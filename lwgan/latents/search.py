@@ -81,6 +81,7 @@ class _Networks(NamedTuple):
     steps: int
 
 
+@jax.default_matmul_precision("highest")
 def find_latent(
     sampler: Sampler,
     critic: Critic,
@@ -106,7 +107,7 @@ def find_latent(
       seed: of the latents that are tried first.
       label: weights (K,) of the image's label; by default that of each start.
       with_noise: whether the noise inputs are moved, too; else they are zero.
-      watch: is shown the nearest image so far, float32 (H, W, C), every ``CHUNK`` steps.
+      watch: is shown the nearest image after every ``CHUNK`` steps, float32 (H, W, C).
     """
     networks = _Networks(sampler.generator, critic.discriminator, with_noise, effort.steps)
     goal = _Goal(jnp.asarray(target)[None], None, sampler.params, sampler.stats, critic.params)

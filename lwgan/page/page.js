@@ -2,6 +2,8 @@
 
 const MOST_SEED = 2 ** 32;
 const FRAMES = 120;
+// As many may a way go through.
+const MOST_FAVOURITES = 32;
 const $ = (id) => document.getElementById(id);
 const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
 
@@ -15,6 +17,8 @@ const state = {
   favourites: [],
   // What is shown, as it was asked for.
   shown: null,
+  // The checkpoint that the sliders of directions are of.
+  directionsOf: "",
 };
 
 function randomSeed() {
@@ -49,6 +53,10 @@ function safely(action) {
 
 const seed = () => Math.min(MOST_SEED - 1, Math.max(0, Math.trunc(Number($("seed").value)) || 0));
 const step = () => state.run.steps[Number($("step").value)];
+
+function check(name, value) {
+  document.querySelector(`input[name=${name}][value="${value}"]`).checked = true;
+}
 
 function picked(offset = 0) {
   return { seed: (seed() + offset) % MOST_SEED, latent: state.latent, moves: { ...state.moves } };
@@ -91,6 +99,20 @@ function imageOf(source, words) {
   return image;
 }
 
+// One image with its latent and moves, and perhaps how it was drawn.
+function open(own, how = {}) {
+  check("view", 1);
+  Object.assign(state, { latent: own.latent, moves: { ...own.moves } });
+  $("seed").value = own.seed;
+  $("timeline").value = -1;
+  if (how.noise_seed !== undefined) state.noiseSeed = how.noise_seed;
+  if (how.truncation !== undefined) $("truncation").value = how.truncation;
+  if (how.label !== undefined) $("label").value = how.label ?? "";
+  for (const name of ["weights", "noise"]) if (how[name]) check(name, how[name]);
+  if (state.run.steps.includes(how.step)) $("step").value = state.run.steps.indexOf(how.step);
+  return draw();
+}
+
 function showImages(asked, answer) {
   const several = answer.images.length > 1;
   $("images").style.setProperty("--columns", Math.ceil(Math.sqrt(answer.images.length)));
@@ -104,8 +126,7 @@ function showImages(asked, answer) {
       button.type = "button";
       button.append(image);
       button.addEventListener("click", () => {
-        document.querySelector("input[name=view][value='1']").checked = true;
-        goTo(own);
+        open(asked.images[i]);
         $("seed").focus();
       });
       return button;
@@ -114,7 +135,6 @@ function showImages(asked, answer) {
   $("command").textContent = answer.commands[0];
   $("needs-latent").hidden = !answer.needs_latent[0];
   $("nearest").replaceChildren();
-  showDirections(answer.directions);
 }
 
 // One request at a time; of those that come meanwhile, the last one counts.
@@ -126,9 +146,10 @@ async function draw() {
   again = drawing;
   if (drawing) return;
   drawing = true;
-  const asked = scene();
   $("images").setAttribute("aria-busy", "true");
   try {
+    await lookForDirections();
+    const asked = scene();
     const answer = await askJson("images", asked);
     state.shown = asked;
     showImages(asked, answer);
@@ -164,6 +185,14 @@ function goTo(where) {
   return draw();
 }
 
+async function lookForDirections() {
+  if (step() === undefined) throw new Error("this run has no checkpoint yet");
+  const own = { step: step(), weights: chosen("weights") };
+  if (state.directionsOf === JSON.stringify(own)) return;
+  showDirections(await askJson("directions", own));
+  state.directionsOf = JSON.stringify(own);
+}
+
 function showDirections(names) {
   $("no-directions").hidden = names.length > 0;
   $("straighten").disabled = !names.length;
@@ -190,20 +219,21 @@ function showDirections(names) {
 }
 
 // Favourites stay in this browser, for this run.
-const shelf = () => `lwgan favourites ${state.run.workdir}`;
+const shelf = () => `lwgan favourites ${state.run.shelf}`;
 
 function readFavourites() {
   try {
     const kept = JSON.parse(localStorage.getItem(shelf()) ?? "[]");
-    state.favourites = kept.filter((each) => each.picked?.latent?.length ?? true);
+    const fits = ({ latent }) => !latent || latent.length === state.run.latent_dim;
+    state.favourites = kept.filter((each) => each.id && each.picked && each.how && fits(each.picked));
   } catch {
     state.favourites = [];
   }
 }
 
 function keepFavourites(favourites) {
-  state.favourites = favourites;
   localStorage.setItem(shelf(), JSON.stringify(favourites));
+  state.favourites = favourites;
   showFavourites();
 }
 
@@ -214,27 +244,21 @@ function showFavourites() {
   $("favourites").replaceChildren(
     ...state.favourites.map((favourite, place) => {
       const tile = document.createElement("figure");
-      const open = document.createElement("button");
-      open.type = "button";
-      open.append(imageOf(favourite.image, `Favourite ${place + 1}: seed ${favourite.picked.seed}`));
-      open.addEventListener("click", () => {
-        const own = favourite.picked;
-        document.querySelector("input[name=view][value='1']").checked = true;
-        Object.assign(state, { latent: own.latent, moves: { ...own.moves } });
-        $("seed").value = own.seed;
-        $("timeline").value = -1;
-        draw();
-      });
+      const show = document.createElement("button");
+      show.type = "button";
+      show.append(imageOf(favourite.image, `Favourite ${place + 1}: seed ${favourite.picked.seed}`));
+      show.addEventListener("click", () => open(favourite.picked, favourite.how));
       const remove = document.createElement("button");
       remove.type = "button";
       remove.textContent = "Remove";
       remove.setAttribute("aria-label", `Remove favourite ${place + 1}`);
       remove.addEventListener("click", () => {
         readFavourites();
-        keepFavourites(state.favourites.filter((_, other) => other !== place));
+        keepFavourites(state.favourites.filter((other) => other.id !== favourite.id));
+        if (Number($("timeline").value) >= 0 || state.shown.frames) draw();
         $("keep").focus();
       });
-      tile.append(open, remove);
+      tile.append(show, remove);
       return tile;
     }),
   );
@@ -242,6 +266,7 @@ function showFavourites() {
 
 // The one image that is meant: the first of a grid.
 function one(asked) {
+  if (!asked) throw new Error("there is no image yet");
   return asked.frames ? asked : { ...asked, images: asked.images.slice(0, 1) };
 }
 
@@ -258,12 +283,28 @@ async function save(name, file, asked) {
 
 async function keep() {
   const asked = one(state.shown);
-  const { images } = await askJson("images", asked);
-  let own = asked.images[0];
-  if (asked.frames) own = { seed: own.seed, latent: await latentOf(asked), moves: {} };
+  const { images, frames, frame, ...how } = asked;
+  const [source] = (await askJson("images", asked)).images;
+  let own = images[0];
+  if (frames) own = { seed: own.seed, latent: await latentOf(asked), moves: {} };
   readFavourites();
-  keepFavourites([...state.favourites, { picked: own, image: images[0] }]);
+  if (state.favourites.length >= MOST_FAVOURITES) throw new Error("there are too many favourites");
+  const image = await thumbnail(source);
+  keepFavourites([...state.favourites, { id: `${Date.now()} ${randomSeed()}`, picked: own, how, image }]);
   say("Added to the favourites");
+}
+
+// A browser keeps little: the longer side is 128 px at most.
+async function thumbnail(source) {
+  const image = imageOf(source, "");
+  await image.decode();
+  const scale = Math.min(1, 128 / Math.max(image.naturalWidth, image.naturalHeight));
+  if (scale === 1) return source;
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.round(scale * image.naturalWidth);
+  canvas.height = Math.round(scale * image.naturalHeight);
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  return canvas.toDataURL();
 }
 
 // Of a frame; an .npy file of one row of float32 ends with it.
@@ -291,26 +332,28 @@ async function findNearest() {
 async function project(file) {
   if (!file) return;
   say("Searching the latent, which takes a while");
-  const answer = await ask(`project?step=${step()}&weights=${chosen("weights")}`, file);
-  const { latent, psnr } = await answer.json();
-  document.querySelector("input[name=view][value='1']").checked = true;
-  document.querySelector("input[name=noise][value=zero]").checked = true;
-  Object.assign(state, { latent, moves: {} });
-  $("truncation").value = 1;
-  $("timeline").value = -1;
-  await draw();
+  const how = { step: step(), weights: chosen("weights") };
+  const label = $("label").value;
+  const asked = new URLSearchParams({ ...how, ...(label ? { label } : {}) });
+  const { latent, psnr, label: its } = await (await ask(`project?${asked}`, file)).json();
+  await open({ seed: seed(), latent, moves: {} }, { ...how, truncation: 1, noise: "zero", label: its });
   say(`Found, without noise: ${psnr.toFixed(1)} dB`);
 }
+
+// Each time that it begins or ends.
+let watching = 0;
 
 async function watchItLearn() {
   const button = $("learn");
   const on = button.getAttribute("aria-pressed") !== "true";
   button.setAttribute("aria-pressed", on);
+  const own = (watching += 1);
   if (!on) return;
   $("step").value = 0;
-  while (button.getAttribute("aria-pressed") === "true") {
+  while (own === watching) {
     await draw();
     await new Promise((resolve) => setTimeout(resolve, 300));
+    if (own !== watching) return;
     if (Number($("step").value) >= Number($("step").max)) break;
     $("step").value = Number($("step").value) + 1;
   }
@@ -319,7 +362,11 @@ async function watchItLearn() {
 
 // A run that is being trained has new checkpoints, and may drop old ones.
 async function lookForSteps() {
-  const now = await askJson("run");
+  const now = await askJson("run").catch((error) => ({ error }));
+  if (now.error || $("status").textContent.endsWith("does not answer")) {
+    say(now.error ? `Error: ${now.error.message}` : "The server answers again");
+    return;
+  }
   if (JSON.stringify(now.steps) === JSON.stringify(state.run.steps)) return;
   const own = step();
   const atEnd = $("step").value === $("step").max;
@@ -327,14 +374,15 @@ async function lookForSteps() {
   $("step").max = now.steps.length - 1;
   const place = atEnd ? now.steps.length - 1 : now.steps.findIndex((other) => other >= own);
   $("step").value = place < 0 ? now.steps.length - 1 : place;
-  await draw();
+  showValues();
+  if (step() !== own) await draw();
 }
 
 function listen() {
   const onInput = (id, action) => $(id).addEventListener("input", action);
   const onClick = (id, action) => $(id).addEventListener("click", safely(action));
   for (const id of ["step", "truncation", "label", "timeline"]) onInput(id, draw);
-  onInput("seed", () => goTo(seed()));
+  onInput("seed", () => $("seed").value && goTo(seed()));
   onClick("before", () => goTo(seed() - 1));
   onClick("after", () => goTo(seed() + 1));
   onClick("random", () => goTo(randomSeed()));
@@ -358,7 +406,11 @@ function listen() {
     await navigator.clipboard.writeText($("command").textContent);
     say("Copied");
   });
-  $("file").addEventListener("change", safely(() => project($("file").files[0])));
+  $("file").addEventListener("change", safely(async () => {
+    const [file] = $("file").files;
+    // The same one may be chosen again.
+    await project(file).finally(() => ($("file").value = ""));
+  }));
   const drop = $("drop");
   drop.addEventListener("dragover", (event) => {
     event.preventDefault();
@@ -384,12 +436,12 @@ async function start() {
   $("of-labels").hidden = !labels.length;
   const options = [["drawn for each", ""], ...labels.map((name, place) => [name, place])];
   $("label").replaceChildren(...options.map(([name, value]) => new Option(name, value)));
-  $("directions-command").textContent = `python -m lwgan.directions --workdir=${workdir}`;
+  $("directions-command").textContent = state.run.find_directions;
   readFavourites();
   showFavourites();
   listen();
   await draw();
-  setInterval(() => lookForSteps().catch((error) => say(`Error: ${error.message}`)), 5000);
+  setInterval(lookForSteps, 5000);
 }
 
 safely(start)();

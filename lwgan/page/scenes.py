@@ -1,6 +1,6 @@
 """What the page asks for: images, and how they are drawn. Whoever asks may ask for anything."""
 
-import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -47,6 +47,24 @@ class Scene(NamedTuple):
     frame: int | None
 
 
+def read_checkpoint(asked: Json) -> tuple[int, str]:
+    """The step, and which of the generators.
+
+    Raises:
+      UserError: they cannot be.
+    """
+    return _whole(asked, "step", 0, 2**53), _choice(asked, "weights", WEIGHTS)
+
+
+def read_label(asked: Json, num_labels: int) -> int | None:
+    """The place of the label.
+
+    Raises:
+      UserError: there is none such.
+    """
+    return None if asked.get("label") is None else _whole(asked, "label", 0, num_labels - 1)
+
+
 def read_scene(asked: Json, latent_dim: int, num_labels: int) -> Scene:
     """A scene from what the page sends.
 
@@ -59,17 +77,13 @@ def read_scene(asked: Json, latent_dim: int, num_labels: int) -> Scene:
     images = _list(asked, "images", most)
     if len(images) < (2 if frames else 1) or 0 < frames <= len(images):
         raise UserError("images", len(images), f"too few, or too many for {frames} frames", _MEND)
-    label = None
-    if asked.get("label") is not None:
-        label = _whole(asked, "label", 0, num_labels - 1)
     return Scene(
         [_read_picked(each, latent_dim) for each in images],
-        _whole(asked, "step", 0, 2**53),
-        _choice(asked, "weights", WEIGHTS),
+        *read_checkpoint(asked),
         _number(asked, "truncation", 0.0, _FAR, 1.0),
         _choice(asked, "noise", NOISES),
         _whole(asked, "noise_seed", 0, 2**32 - 1, 0),
-        label,
+        read_label(asked, num_labels),
         frames,
         frame,
     )
@@ -89,9 +103,9 @@ def _read_picked(asked: Json, latent_dim: int) -> Picked:
         numbers = [_number({"latent": value}, "latent", -_FAR, _FAR) for value in values]
         latent = np.array(numbers, np.float32)
     moves = asked.get("moves") or {}
-    if not isinstance(moves, dict) or not all(str(place).isdecimal() for place in moves):
+    if not isinstance(moves, dict) or not all(map(re.compile(r"\d{1,6}").fullmatch, moves)):
         raise UserError("moves", str(moves)[:80], "must be numbers by places", _MEND)
-    places = {int(place[:9]): _number(moves, place, -_FAR, _FAR) for place in moves}
+    places = {int(place): _number(moves, place, -_FAR, _FAR) for place in moves}
     return Picked(_whole(asked, "seed", 0, 2**32 - 1), latent, places)
 
 
@@ -112,7 +126,8 @@ def _choice(asked: Json, name: str, choices: Sequence[str]) -> str:
 def _number(asked: Json, name: str, low: float, high: float, default: float | None = None) -> float:
     value = asked.get(name, default)
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not low <= value <= high:
+    # Neither infinity nor what is no number is between them.
+    if not number or not low <= value <= high:
         raise UserError(name, str(value)[:80], f"must be from {low} to {high}", _MEND)
     return value
 

@@ -7,20 +7,26 @@ import socket
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from absl import logging
-from werkzeug.exceptions import BadRequest, HTTPException
-from werkzeug.routing import Map, Rule
+from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
+from werkzeug.routing import Map, RequestRedirect, Rule
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
 from lwgan.errors import UserError, device_errors
-from lwgan.page.scenes import Scene, read_scene
-from lwgan.page.studio import Studio, as_png, is_of_seed
+from lwgan.page.scenes import Scene, read_checkpoint, read_label, read_scene
+from lwgan.page.studio import Studio, is_of_seed
+from lwgan.sampling.image_files import encode_image
 
-# Bytes of what the page sends: a photograph.
-_MOST_BYTES = 64 * 2**20
+# Bytes of what the page sends: a photograph, or what it asks for.
+_MOST_BYTES, _MOST_WORDS = 64 * 2**20, 2**20
+# What only this machine reaches.
+LOCAL = ("127.0.0.1", "::1", "localhost")
+# What listens to all of a machine's addresses; they may have any name.
+_ANY = ("0.0.0.0", "::")
 _FILES = {"page.css": "text/css", "page.js": "text/javascript"}
 # The page needs nothing from elsewhere, and nobody may frame it or learn its address.
 _HEADERS = {
@@ -39,6 +45,9 @@ class _OwnRequest(Request):
 
 
 class _Quiet(WSGIRequestHandler):
+    # Of a request that does not come to its end, in seconds.
+    timeout = 60
+
     def log(self, type: str, message: str, *args: Any) -> None:
         """The address holds the token: it is no matter for a log."""
 
@@ -46,10 +55,12 @@ class _Quiet(WSGIRequestHandler):
 class Application:
     """The page of a studio below ``/<token>/``, as WSGI."""
 
-    def __init__(self, studio: Studio, token: str, hosts: list[str]):
-        self.studio, self.hosts = studio, hosts
+    def __init__(self, studio: Studio, token: str, host: str):
+        self.studio = studio
+        self.hosts = None if host in _ANY else {*LOCAL, host.lower()}
         answers = {"": self._page, "run": self._run}
         asked = {
+            "directions": self._directions,
             "images": self._images,
             "image.png": self._image,
             "latent.npy": self._latent,
@@ -69,15 +80,15 @@ class Application:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable) -> Any:
         request = _OwnRequest(environ)
-        request.trusted_hosts = self.hosts
         try:
-            # Another name may be somebody's who has it point here, and reads along.
-            request.host  # noqa: B018
+            self._require_own_name(environ.get("HTTP_HOST", ""))
             answer, _ = self.urls.bind_to_environ(environ).match()
             with device_errors("images", None, "ask for fewer"):
                 response = answer(request)
         except UserError as error:
             response = _said({"error": str(error)}, 400)
+        except RequestRedirect as elsewhere:
+            response = elsewhere.get_response(environ)
         except HTTPException as error:
             response = _said({"error": f"{error.code} {error.name}"}, error.code)
         except Exception:
@@ -85,6 +96,15 @@ class Application:
             response = _said({"error": "this went wrong here; see the terminal"}, 500)
         response.headers.update(_HEADERS)
         return response(environ, start_response)
+
+    def _require_own_name(self, host: str) -> None:
+        """Another name may be somebody's who has it point here, and reads along."""
+        try:
+            name = urlsplit(f"//{host}").hostname
+        except ValueError:
+            raise BadRequest from None
+        if self.hosts is not None and name not in self.hosts:
+            raise BadRequest
 
     def _page(self, request: Request) -> Response:
         return Response(_file("page.html"), mimetype="text/html")
@@ -113,24 +133,24 @@ class Application:
             raise UserError("frame", None, "must be one of the frames", "name it")
         with self.studio.lock:
             drawn = [_embedded(image) for image in self.studio.draw(scene)]
-            directions = self.studio.directions(scene.step, scene.weights).names
         return _said(
             {
                 "images": drawn,
                 "commands": self.studio.commands(scene),
                 "needs_latent": [not is_of_seed(picked, scene) for picked in scene.images],
-                "directions": directions,
             }
         )
 
     def _image(self, request: Request) -> Response:
+        scene = self._one(request)
         with self.studio.lock:
-            (image,) = self.studio.draw(self._one(request))
-        return Response(as_png(image), mimetype="image/png")
+            (image,) = self.studio.draw(scene)
+        return Response(encode_image(image, ".png"), mimetype="image/png")
 
     def _latent(self, request: Request) -> Response:
+        scene = self._one(request)
         with self.studio.lock:
-            latents = self.studio.latents(self._one(request))
+            latents = self.studio.latents(scene)
         file = io.BytesIO()
         np.save(file, latents)
         return Response(file.getvalue(), mimetype="application/octet-stream")
@@ -143,18 +163,28 @@ class Application:
             return Response(self.studio.video(scene._replace(frame=None)), mimetype="video/mp4")
 
     def _nearest(self, request: Request) -> Response:
+        scene = self._one(request)
         with self.studio.lock:
-            (image,) = self.studio.draw(self._one(request))
-            near = self.studio.nearest(image)
+            near = self.studio.nearest(scene)
         return _said([{"name": name, "image": _embedded(own)} for name, own in near])
 
     def _project(self, request: Request) -> Response:
-        step, weights = request.args.get("step", ""), request.args.get("weights", "ema")
-        asked = {"step": int(step[:18]) if step.isdecimal() else None, "weights": weights}
-        scene = read_scene({**asked, "images": [{"seed": 0}]}, 1, 0)
+        asked = request.args.to_dict()
+        numbers = {name: asked.get(name, "") for name in ("step", "label")}
+        whole = {
+            name: int(text) if len(text) <= 16 and text.isdecimal() else text
+            for name, text in numbers.items()
+            if text
+        }
+        step, weights = read_checkpoint(asked | {"step": None} | whole)
+        label = read_label(whole, len(self.studio.run.config.data.label_names))
+        file = request.get_data()
         with self.studio.lock:
-            latent, psnr = self.studio.project(request.get_data(), scene.step, scene.weights)
-        return _said({"latent": latent.tolist(), "psnr": psnr})
+            found = self.studio.project(file, step, weights, label)
+        return _said(found._asdict() | {"latent": found.latent.tolist()})
+
+    def _directions(self, request: Request) -> Response:
+        return _said(self.studio.directions(*read_checkpoint(_json(request))).names)
 
 
 def open_server(studio: Studio, host: str, port: int, token: str) -> BaseWSGIServer:
@@ -163,9 +193,7 @@ def open_server(studio: Studio, host: str, port: int, token: str) -> BaseWSGISer
     Raises:
       UserError: it cannot listen there.
     """
-    local = {"127.0.0.1", "::1", "localhost"}
-    hosts = [f"[{name}]" if ":" in name else name for name in local | {host}]
-    application = Application(studio, token, hosts)
+    application = Application(studio, token, host)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family)
@@ -184,6 +212,8 @@ def _file(name: str) -> bytes:
 
 
 def _json(request: Request) -> dict[str, Any]:
+    if (request.content_length or 0) > _MOST_WORDS:
+        raise RequestEntityTooLarge
     try:
         asked = json.loads(request.get_data(), parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -202,4 +232,4 @@ def _said(content: Any, status: int = 200) -> Response:
 
 
 def _embedded(image: np.ndarray) -> str:
-    return "data:image/png;base64," + base64.b64encode(as_png(image)).decode()
+    return "data:image/png;base64," + base64.b64encode(encode_image(image, ".png")).decode()

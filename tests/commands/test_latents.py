@@ -84,8 +84,8 @@ def test_projections_of_a_folder(workdir, tmp_path):
     ("command", "arguments", "message"),
     [
         ("project", [], "--image = None: must name what is to be found"),
-        ("project", ["--image=missing.png"], "--image = 'missing.png': does not decode"),
-        ("project", ["--image=missing"], "--image = 'missing': there is no such folder or file"),
+        ("project", ["--image=missing.png"], "--image = 'missing.png': there is no such image"),
+        ("project", ["--image=missing"], "--image = 'missing': there is no such image or folder"),
         ("project", ["--image=x.png", "--label=boats"], "label"),
         ("directions", ["--num_directions=9"], "num_directions = 9: must be at most 8"),
         ("directions", ["--seeds=a"], "--seeds = 'a': must be at most"),

@@ -69,7 +69,7 @@ def test_names_may_be_changed(found, tmp_path):
     [
         ("names.txt", "smile\n"),
         ("names.txt", None),
-        ("directions.npy", "PK"),
+        ("directions.npy", "PK\x03\x04"),
         ("names.txt", "\xff"),
     ],
 )

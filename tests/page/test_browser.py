@@ -6,8 +6,7 @@ import threading
 import pytest
 
 from lwgan.page import server, studio
-from lwgan.runs.directory import read_run
-from tests.page.test_server import SCENES, TOKEN, workdir  # noqa: F401
+from tests.page.test_server import TOKEN, workdir  # noqa: F401
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -22,7 +21,7 @@ expect.set_options(timeout=20_000)
 
 @pytest.fixture(scope="module")
 def address(workdir):  # noqa: F811
-    own = server.open_server(studio.Studio(read_run(workdir)), "127.0.0.1", 0, TOKEN)
+    own = server.open_server(studio.Studio(workdir), "127.0.0.1", 0, TOKEN)
     thread = threading.Thread(target=own.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{own.port}/{TOKEN}/"
@@ -158,6 +157,60 @@ def test_favourites_and_the_way_through_them(page, context, address):
     expect(again.locator("#images img")).to_have_attribute("src", between)
     again.get_by_role("button", name="Remove favourite 1").click()
     expect(again.locator("#favourites img")).to_have_count(2)
+
+
+def test_a_favourite_is_drawn_as_it_was(page, context, address):
+    page.get_by_label("none", exact=True).check()
+    slide(page, "Truncation", 0.5)
+    page.get_by_label("Label").select_option("cars")
+    slide(page, "Checkpoint", 0)
+    page.get_by_label("live").check()
+    expect(page.locator("#command")).to_contain_text("--step=2 --weights=raw")
+    expect(page.locator("#images")).not_to_have_attribute("aria-busy", "true")
+    page.get_by_role("button", name="Add to favourites").click()
+    expect(page.locator("#favourites img")).to_have_count(1)
+    again = visit(context, address)
+    again.get_by_role("img", name="Favourite 1").click()
+    expect(again.locator("#images img")).to_have_attribute("src", image(page))
+    assert again.locator("#command").inner_text() == page.locator("#command").inner_text()
+
+
+def test_favourites_of_two_tabs(context, address):
+    first = visit(context, address)
+    for seed in (1, 2, 3):
+        changes(first, lambda seed=seed: first.get_by_label("Seed", exact=True).fill(str(seed)))
+        first.get_by_role("button", name="Add to favourites").click()
+        expect(first.locator("#favourites img")).to_have_count(seed)
+    second = visit(context, address)
+    second.get_by_role("button", name="Remove favourite 1").click()
+    expect(second.locator("#favourites img")).to_have_count(2)
+    # This one still shows it.
+    first.get_by_role("button", name="Remove favourite 2").click()
+    expect(first.locator("#favourites img")).to_have_count(1)
+    expect(first.get_by_role("img", name="Favourite 1: seed 3")).to_be_visible()
+
+
+def test_a_grid_of_a_favourite_opens_its_own(page):
+    changes(page, lambda: slide(page, "factor 1", 2))
+    page.get_by_label("grid").check()
+    expect(page.locator("#images img")).to_have_count(16)
+    page.get_by_role("img", name="Seed 3, step 4").click()
+    expect(page.locator("#images img")).to_have_count(1)
+    expect(page.get_by_label("factor 1")).to_have_value("2")
+    expect(page.locator("#command")).to_contain_text("--seed=3")
+
+
+def test_new_checkpoints_come_and_old_ones_go(page, workdir):  # noqa: F811
+    later = workdir / "checkpoints" / "6"
+    before = image(page)
+    shutil.copytree(workdir / "checkpoints" / "2", later)
+    try:
+        expect(page.locator("#command")).to_contain_text("--step=6")
+        assert image(page) != before
+    finally:
+        shutil.rmtree(later)
+    expect(page.locator("#command")).to_contain_text("--step=4")
+    expect(page.locator("#images img")).to_have_attribute("src", before)
 
 
 def test_what_is_saved(page):

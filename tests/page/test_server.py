@@ -3,9 +3,11 @@
 import base64
 import io
 import json
+import os
 import pathlib
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,10 +20,14 @@ import pytest
 from PIL import Image
 from werkzeug.test import Client
 
+from lwgan.data.decode import middle, read_image
+from lwgan.data.folder import open_image
 from lwgan.latents import directions
 from lwgan.page import server, studio
+from lwgan.page.reals import open_reals
 from lwgan.runs.directory import read_run
 from lwgan.sampling.trained import load_step
+from lwgan.settings.shapes import shape_of
 from tests import drawn, tiny
 from tests.calling import call
 from tests.house import ROOT
@@ -53,8 +59,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(workdir):
-    own = studio.Studio(read_run(workdir))
-    return Client(server.Application(own, TOKEN, ["127.0.0.1", "localhost"]))
+    return Client(server.Application(studio.Studio(workdir), TOKEN, "127.0.0.1"))
 
 
 def post(client, name, asked, **how):
@@ -99,7 +104,6 @@ def test_a_grid_shows_each_image_alone(client):
     scene = {"step": 4, "images": [{"seed": seed} for seed in range(6)]}
     answer = post(client, "images", scene).json
     assert len(answer["images"]) == len(answer["commands"]) == 6
-    assert answer["directions"] == ["factor 1", "factor 2", "component 1", "component 2"]
     for seed, embedded in enumerate(answer["images"]):
         alone = post(client, "images", {"step": 4, "images": [{"seed": seed}]}).json
         ours, theirs = (pixels(each) for each in (embedded, alone["images"][0]))
@@ -119,10 +123,39 @@ def test_a_run_that_goes_on_shows_new_checkpoints(client, workdir):
     later = workdir / "checkpoints" / "6"
     later.mkdir()
     assert shown() == [2, 4]
-    (later / "manifest.json").write_text("{}")
+    shutil.copytree(workdir / "checkpoints" / "4", later, dirs_exist_ok=True)
     assert shown() == [2, 4, 6]
-    (later / "manifest.json").unlink()
-    later.rmdir()
+    scene = {"step": 6, "images": [{"seed": 5}]}
+    images = {step: post(client, "images", scene | {"step": step}).json for step in (2, 4, 6)}
+    assert images[6]["images"] == images[4]["images"] != images[2]["images"]
+    # Started afresh, with other weights at the same step.
+    shutil.rmtree(later)
+    assert post(client, "images", scene).status_code == 400
+    shutil.copytree(workdir / "checkpoints" / "2", later)
+    (later / "manifest.json").touch()
+    assert post(client, "images", scene).json["images"] == images[2]["images"]
+    shutil.rmtree(later)
+
+
+def test_directions_are_the_newest_of_the_checkpoint(client, workdir):
+    def names(step):
+        return post(client, "directions", {"step": step}).json
+
+    own = ["factor 1", "factor 2", "component 1", "component 2"]
+    assert names(4) == names(2) == own
+    first = workdir / "directions" / "00000004-ema"
+    again = workdir / "directions" / "00000004-ema.1"
+    shutil.copytree(first, again)
+    (again / "names.txt").write_text("smile\nb\nc\nd\n\n")
+    later = (first / "directions.npy").stat().st_mtime + 1
+    os.utime(again / "directions.npy", (later, later))
+    assert names(4) == names(2) == ["smile", "b", "c", "d"]
+    (again / "names.txt").write_text("smile\n")
+    assert post(client, "directions", {"step": 4}).status_code == 400
+    # What needs none of them is drawn.
+    scene = {"step": 4, "images": [{"seed": 5, "moves": {"9": 0}}]}
+    assert post(client, "images", scene).status_code == 200
+    shutil.rmtree(again)
 
 
 def test_a_video_of_the_way_through_favourites(client):
@@ -131,19 +164,34 @@ def test_a_video_of_the_way_through_favourites(client):
     assert video.status_code == 200 and video.data[4:8] == b"ftyp"
 
 
-def test_the_nearest_training_images(client):
+def test_the_nearest_training_images(client, workdir):
     near = post(client, "nearest", {"step": 4, "images": [{"seed": 1}]}).json
     assert len({each["name"] for each in near}) == 4
-    assert all(pixels(each["image"]).shape == (32, 32, 3) for each in near)
+    reals = open_reals(read_run(workdir))
+    for each in near:
+        (index,) = [i for i in reals.indices if reals.dataset.names[i] == each["name"]]
+        real = reals.dataset.centre(index)
+        np.testing.assert_array_equal(pixels(each["image"]), real)
+        (name, found), *_ = reals.nearest(real)
+        assert name == each["name"]
+        np.testing.assert_array_equal(found, real)
 
 
-def test_an_image_is_projected(client, workdir, monkeypatch):
+def test_an_image_is_projected(client, workdir, tmp_path, monkeypatch):
     monkeypatch.setattr(studio, "_EFFORT", studio.Effort(candidates=16, starts=2, steps=20))
     file = io.BytesIO()
     drawn.noise(1).save(file, "PNG")
+    (tmp_path / "image.png").write_bytes(file.getvalue())
     found = post(client, "project?step=4&weights=ema", file.getvalue())
     assert found.status_code == 200, found.text
-    assert len(found.json["latent"]) == 8 and found.json["psnr"] > 0
+    latent, label = found.json["latent"], found.json["label"]
+    scene = {"step": 4, "images": [{"seed": 0, "latent": latent}], "noise": "zero", "label": label}
+    near = pixels(post(client, "images", scene).json["images"][0])
+    _, array = read_image(open_image(tmp_path / "image.png"), 0, read_run(workdir).config.data)
+    psnr = -10 * np.log10(np.square((near - middle(array, shape_of(32))) / 255).mean())
+    assert abs(psnr - found.json["psnr"]) < 0.1
+    other = post(client, "project?step=4&label=1", file.getvalue())
+    assert other.json["label"] == 1
     refused = post(client, "project?step=4", b"no image")
     assert refused.status_code == 400 and "does not decode" in refused.json["error"]
 
@@ -161,6 +209,9 @@ def test_an_image_is_projected(client, workdir, monkeypatch):
         (f"/{TOKEN}/", {"base_url": "http://evil.example"}, 400),
         (f"/{TOKEN}/run", {"base_url": "http://127.0.0.1.evil.example:8130"}, 400),
         (f"/{TOKEN}/run", {"headers": {"Host": ""}}, 400),
+        (f"/{TOKEN}/run", {"headers": {"Host": "[::1"}}, 400),
+        (f"/{TOKEN}/run", {"headers": {"Host": "[::1]:8130"}}, 200),
+        (f"/{TOKEN}", {}, 308),
         (f"/{TOKEN}/../{TOKEN}/server.py", {}, 404),
         (f"/{TOKEN}/%2e%2e/server.py", {}, 404),
         (f"/{TOKEN}/..%2f..%2fetc%2fpasswd", {}, 404),
@@ -187,6 +238,8 @@ def test_who_is_refused(client, path, how, status):
         ("images", b'{"step": NaN}', 400),
         ("images", b"\xff\xfe", 400),
         ("images", {"step": 3, "images": [{"seed": 1}]}, 400),
+        ("images", {"step": 10**400, "images": [{"seed": 1}]}, 400),
+        ("images", b"[" + b"[]," * 2**20, 413),
         ("images", {"step": 10**12, "images": [{"seed": 1}]}, 400),
         ("images", {"step": 4, "images": [{"seed": 1, "moves": {"99": 1}}]}, 400),
         ("images", {"step": 4, "images": [{"seed": 1}] * 2, "frames": 9, "frame": 1}, 400),
@@ -196,6 +249,8 @@ def test_who_is_refused(client, path, how, status):
         ("project?step=4", b"\0" * (64 * 2**20 + 1), 413),
         ("project?step=" + "9" * 5000, b"", 400),
         ("project?step=4&weights=both", b"", 400),
+        ("project?step=4&label=2", b"", 400),
+        ("project?step=4&label=" + "9" * 5000, b"", 400),
         ("run", {}, 405),
     ],
 )
