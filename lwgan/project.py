@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 # Images in the video.
 FILMED = 16
 FPS = 10
+# What is written beside the images.
+OTHERS = ("latents.npy", "noise.npz", "sheet.png", "search.mp4")
 
 
 def define_flags(values: cli.Flags) -> None:
@@ -108,8 +110,7 @@ def search_all(values: cli.Flags) -> None:
         f"{number:05d}-{as_file_name(pathlib.PurePath(name).stem)[:80]}.png"
         for number, name in enumerate(targets)
     ]
-    written = ["latents.npy", "noise.npz", *files, "sheet.png", "search.mp4"]
-    with cli.output(values, default, written) as folder:
+    with cli.output(values, default, [*files, *OTHERS]) as folder:
         found, rows, films = [], {}, []
         for (name, target), file in zip(targets.items(), files, strict=True):
             way: list[np.ndarray] = []
@@ -134,8 +135,7 @@ def search_all(values: cli.Flags) -> None:
         write_found(folder, found)
         save_image(folder / "sheet.png", make_sheet(rows))
         write_film(folder / "search.mp4", films)
-    for name in ("latents.npy", "noise.npz", "sheet.png", "search.mp4"):
-        print(folder / name)
+    print(*(folder / name for name in OTHERS), sep="\n")
 
 
 def label_of(found: "Found", trained: "Trained") -> str:
