@@ -178,7 +178,8 @@ def test_export(place):
 
 def test_help_begins_with_what_the_command_does_and_shows_its_flags():
     """All in one process: no command's flags are in another's way."""
-    for name in ("sample", "interpolate", "progress", "export", "evaluate", "preview"):
+    names = ("sample", "interpolate", "progress", "export", "evaluate", "preview")
+    for name in (*names, "explore", "directions", "project"):
         ended = call(f"lwgan.{name}", "--help")
         module = importlib.import_module(f"lwgan.{name}")
         assert ended.returncode == 0 and ended.stdout.startswith(module.__doc__.strip()), name
@@ -239,10 +240,15 @@ def test_the_wheel_works_elsewhere(place, tmp_path):
     ]
     # Installed, lwgan's own messages are shown as well as in a checkout.
     assert "step 4  " in trained.stderr
-    for name in ("sample", "progress", "interpolate", "export"):
-        options = ["--frames=5"] if name == "interpolate" else []
+    options_of = {"interpolate": ["--frames=5"], "directions": ["--num_directions=2"]}
+    for name in ("sample", "progress", "interpolate", "export", "directions"):
+        options = options_of.get(name, [])
         arguments = ["--workdir=run", f"--out={name}", *options]
         start_process(elsewhere, site, f"lwgan.{name}", *arguments)
         assert list((elsewhere / name).iterdir())
+    # The page comes with it.
+    for name in ("page.html", "page.css", "page.js"):
+        own, installed = (path / "lwgan" / "page" / name for path in (ROOT, site))
+        assert installed.read_bytes() == own.read_bytes()
     printed = start_process(elsewhere, site, "lwgan.evaluate", "--workdir=run")
     assert printed[1].split()[:2] == ["step", "kid"]
