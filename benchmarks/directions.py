@@ -6,8 +6,13 @@ Prints the root mean square change of images of 16 latents, without noise, when 
 --length either way.
 """
 
+import pathlib
+import sys
+
 import numpy as np
 from absl import app, flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import lwgan
 from lwgan.latents.directions import find_directions
