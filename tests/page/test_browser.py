@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed"),
 ]
 expect = sync_api.expect
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=120_000)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def browser():
 def context(browser, address):
     """A browser of its own, in which nothing may go wrong or leave the machine."""
     opened = browser.new_context(viewport={"width": 1200, "height": 900})
-    opened.set_default_timeout(20_000)
+    opened.set_default_timeout(120_000)
     wrong = []
     opened.on("weberror", lambda error: wrong.append(str(error.error)))
     opened.on("console", lambda said: said.type == "error" and wrong.append(said.text))
