@@ -89,7 +89,6 @@ def read_targets(path: str | None, data: "ConfigDict") -> dict[str, np.ndarray]:
 
 def search_all(values: cli.Flags) -> None:
     """Runs the command."""
-    from lwgan.data.decode import unfitted
     from lwgan.latents.search import Effort, find_latent
     from lwgan.sampling.image_files import save_image
     from lwgan.sampling.labels import as_file_name, one_label
@@ -101,8 +100,6 @@ def search_all(values: cli.Flags) -> None:
     label = one_label(values.label, trained.label_names, 1)[0] if values.label else None
     targets = read_targets(values.image, trained.run.config.data)
     critic = critic_at(trained.run, trained.step)
-    data, aspect = trained.run.config.data, trained.run.info.aspect
-    whole = functools.partial(unfitted, fit=data.fit, aspect=aspect)
     effort = Effort(values.candidates, values.starts, values.steps)
     default = trained.run.workdir / "projections"
     default /= f"{trained.step:08d}-{as_file_name(pathlib.Path(values.image).stem)[:40]}"
@@ -124,11 +121,11 @@ def search_all(values: cli.Flags) -> None:
                 with_noise=values.noise == "found",
                 watch=lambda image, way=way: way.append(thumbnails(to_uint8(image)[None])[0]),
             )
-            image = whole(to_uint8(own.image))
+            image = trained.unfitted(to_uint8(own.image))
             save_image(folder / file, image)
             print(f"{folder / file}  {own.psnr:.1f} dB{label_of(own, trained)}")
             found.append(own)
-            pair = np.stack([whole(target), image])
+            pair = np.stack([trained.unfitted(target), image])
             rows[f"{own.psnr:.1f} dB  {name}"] = thumbnails(pair)
             if len(films) < FILMED:
                 films.append(np.stack(way))

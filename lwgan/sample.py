@@ -169,7 +169,6 @@ def draw_with(
     values: cli.Flags, trained: "Trained", noise_seed: int | None, *, within: str
 ) -> None:
     """Draws and writes the images of one of the generators."""
-    from lwgan.data.decode import unfitted
     from lwgan.sampling.image_files import write_images
     from lwgan.sampling.sampler import Draws
 
@@ -201,7 +200,7 @@ def draw_with(
             extension=extension,
             npy=npy,
             columns=values.nrow or columns,
-            finish=functools.partial(unfitted, fit=run.config.data.fit, aspect=run.info.aspect),
+            finish=trained.unfitted,
         )
     if images:
         print(f"{len(images)} images of step {trained.step}: {folder / images[0]} … {images[-1]}")

@@ -10,7 +10,7 @@ from lwgan.errors import UserError
 from lwgan.interop.artifacts import Generate
 from lwgan.keys import Draw, image_keys
 from lwgan.models.generator import draw_noise, noise_shapes, noise_sizes
-from lwgan.sampling.sampler import Sampler
+from lwgan.sampling.sampler import Draws, Sampler
 from lwgan.settings.shapes import Shape, named
 
 # Its requirements name an older orbax-checkpoint than lwgan's, and are not needed.
@@ -67,8 +67,8 @@ def read_onnx(path: pathlib.Path) -> Generate:
     *shape, _ = session.get_outputs()[0].shape[1:]
 
     def call(latents: np.ndarray, seed: int, labels: np.ndarray | None = None) -> np.ndarray:
-        numbers = np.arange(len(latents), dtype=np.int32)
-        keys = image_keys(np.full_like(numbers, seed, np.uint32), Draw.SAMPLE_NOISE, numbers)
+        draws = Draws.of_seed(seed, len(latents))
+        keys = image_keys(draws.seeds, Draw.SAMPLE_NOISE, draws.numbers)
         noise = draw_noise(keys, named(Shape(*shape)))
         given = [latents, *map(np.asarray, noise), *([] if labels is None else [labels])]
         names = [own.name for own in session.get_inputs()]

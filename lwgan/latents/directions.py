@@ -52,11 +52,8 @@ def factorised(sampler: Sampler, count: int) -> np.ndarray:
     """
     latents = np.eye(sampler.generator.latent_dim + 1, sampler.generator.latent_dim)
     # Of the mean of all labels.
-    labels = (
-        np.full((len(latents), len(names)), 1 / len(names))
-        if (names := sampler.label_names)
-        else None
-    )
+    count_labels = len(sampler.label_names)
+    labels = np.full((len(latents), count_labels), 1 / count_labels) if count_labels else None
     *rows, at_zero = _first_layer(sampler, latents, labels)[0]
     return _upright(np.linalg.svd(rows - at_zero, full_matrices=False)[0].T[:count])
 

@@ -66,6 +66,8 @@ class _Goal(NamedTuple):
     """What it moves towards, and what that is looked at with."""
 
     target: jax.Array
+    # What the discriminator sees in the target.
+    features: list[jax.Array]
     labels: jax.Array | None
     params: Params
     stats: Params
@@ -110,7 +112,9 @@ def find_latent(
       watch: is shown the nearest image after every ``CHUNK`` steps, float32 (H, W, C).
     """
     networks = _Networks(sampler.generator, critic.discriminator, with_noise, effort.steps)
-    goal = _Goal(jnp.asarray(target)[None], None, sampler.params, sampler.stats, critic.params)
+    images = jnp.asarray(target)[None]
+    features = _features(critic.discriminator, critic.params, images)
+    goal = _Goal(images, features, None, sampler.params, sampler.stats, critic.params)
     latents, labels = _starts(sampler, networks, goal, effort, seed=seed, label=label)
     goal = goal._replace(labels=labels)
     shapes = noise_shapes(sampler.generator.image_size)
@@ -164,11 +168,10 @@ def _draw(networks: _Networks, goal: _Goal, moved: _Moved) -> jax.Array:
 @functools.partial(jax.jit, static_argnums=0)
 def _distance(networks: _Networks, goal: _Goal, images: jax.Array) -> jax.Array:
     """How far images (B, H, W, C) are from the target, (B,)."""
-    features = functools.partial(_features, networks.discriminator, goal.critic_params)
-    of_target, of_images = features(goal.target), features(images)
+    features = _features(networks.discriminator, goal.critic_params, images)
     relative = [
         jnp.abs(b - a).mean((1, 2, 3)) / jnp.abs(a).mean()
-        for a, b in zip(of_target, of_images, strict=True)
+        for a, b in zip(goal.features, features, strict=True)
     ]
     difference, scales = images - goal.target, []
     while min(difference.shape[1:3]) >= 4:
@@ -177,6 +180,7 @@ def _distance(networks: _Networks, goal: _Goal, images: jax.Array) -> jax.Array:
     return sum(scales) / len(scales) + _FEATURES_WEIGHT * sum(relative) / len(relative)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _features(discriminator: Discriminator, params: Params, images: jax.Array) -> list[jax.Array]:
     """What each block of the discriminator that halves images sees in them."""
 

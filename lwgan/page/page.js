@@ -15,8 +15,9 @@ const state = {
   noiseSeed: randomSeed(),
   history: [],
   favourites: [],
-  // What is shown, as it was asked for.
+  // What is shown, as it was asked for, and its first image.
   shown: null,
+  source: "",
   // The checkpoint that the sliders of directions are of.
   directionsOf: "",
 };
@@ -151,7 +152,7 @@ async function draw() {
     await lookForDirections();
     const asked = scene();
     const answer = await askJson("images", asked);
-    state.shown = asked;
+    Object.assign(state, { shown: asked, source: answer.images[0] });
     showImages(asked, answer);
     remember(asked);
     say(`Step ${asked.step}, ${asked.weights === "ema" ? "averaged" : "live"} generator`);
@@ -283,13 +284,12 @@ async function save(name, file, asked) {
 
 async function keep() {
   const asked = one(state.shown);
+  const image = await thumbnail(state.source);
   const { images, frames, frame, ...how } = asked;
-  const [source] = (await askJson("images", asked)).images;
   let own = images[0];
   if (frames) own = { seed: own.seed, latent: await latentOf(asked), moves: {} };
   readFavourites();
   if (state.favourites.length >= MOST_FAVOURITES) throw new Error("there are too many favourites");
-  const image = await thumbnail(source);
   keepFavourites([...state.favourites, { id: `${Date.now()} ${randomSeed()}`, picked: own, how, image }]);
   say("Added to the favourites");
 }

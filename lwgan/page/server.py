@@ -27,7 +27,12 @@ _MOST_BYTES, _MOST_WORDS = 64 * 2**20, 2**20
 LOCAL = ("127.0.0.1", "::1", "localhost")
 # What listens to all of a machine's addresses; they may have any name.
 _ANY = ("0.0.0.0", "::")
-_FILES = {"page.css": "text/css", "page.js": "text/javascript"}
+# By their addresses.
+_FILES = {
+    "": ("page.html", "text/html"),
+    "page.css": ("page.css", "text/css"),
+    "page.js": ("page.js", "text/javascript"),
+}
 # The page needs nothing from elsewhere, and nobody may frame it or learn its address.
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -58,7 +63,7 @@ class Application:
     def __init__(self, studio: Studio, token: str, host: str):
         self.studio = studio
         self.hosts = None if host in _ANY else {*LOCAL, host.lower()}
-        answers = {"": self._page, "run": self._run}
+        read = {"run": self._run, **dict.fromkeys(_FILES, self._file)}
         asked = {
             "directions": self._directions,
             "images": self._images,
@@ -68,15 +73,11 @@ class Application:
             "nearest": self._nearest,
             "project": self._project,
         }
-        rules = [Rule(f"/{token}/{name}", endpoint=answer) for name, answer in answers.items()]
-        rules += [Rule(f"/{token}/{name}", endpoint=self._file) for name in _FILES]
-        for rule in rules:
-            rule.methods = {"GET", "HEAD"}
-        rules += [
-            Rule(f"/{token}/{name}", endpoint=answer, methods=["POST"])
-            for name, answer in asked.items()
-        ]
-        self.urls = Map(rules, redirect_defaults=False)
+        self.urls = Map(
+            Rule(f"/{token}/{name}", endpoint=answer, methods=[method])
+            for method, answers in {"GET": read, "POST": asked}.items()
+            for name, answer in answers.items()
+        )
 
     def __call__(self, environ: dict[str, Any], start_response: Callable) -> Any:
         request = _OwnRequest(environ)
@@ -106,12 +107,9 @@ class Application:
         if self.hosts is not None and name not in self.hosts:
             raise BadRequest
 
-    def _page(self, request: Request) -> Response:
-        return Response(_file("page.html"), mimetype="text/html")
-
     def _file(self, request: Request) -> Response:
-        name = request.path.rpartition("/")[2]
-        return Response(_file(name), mimetype=_FILES[name])
+        name, kind = _FILES[request.path.rpartition("/")[2]]
+        return Response(resources.files("lwgan.page").joinpath(name).read_bytes(), mimetype=kind)
 
     def _run(self, request: Request) -> Response:
         return _said(self.studio.describe())
@@ -205,10 +203,6 @@ def open_server(studio: Studio, host: str, port: int, token: str) -> BaseWSGISer
         return make_server(
             host, port, application, threaded=True, request_handler=_Quiet, fd=listening.fileno()
         )
-
-
-def _file(name: str) -> bytes:
-    return resources.files("lwgan.page").joinpath(name).read_bytes()
 
 
 def _json(request: Request) -> dict[str, Any]:

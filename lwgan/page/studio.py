@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lwgan.data.decode import middle, read_image, unfitted
+from lwgan.data.decode import middle, read_image
 from lwgan.data.formats import open_image_file
 from lwgan.data.source import Source
 from lwgan.errors import UserError
@@ -143,7 +143,7 @@ class Studio:
 
     def draw(self, scene: Scene) -> Iterator[np.ndarray]:
         """Its images or frames as ``lwgan.sample`` writes them, uint8 (H, W, C) each."""
-        return map(self._unfitted, self._draw(scene))
+        return map(self.trained(scene.step, scene.weights).unfitted, self._draw(scene))
 
     def _draw(self, scene: Scene) -> Iterator[np.ndarray]:
         """As the generator draws them."""
@@ -160,9 +160,6 @@ class Studio:
         images = trained.stream(latents, noise, truncation=scene.truncation, labels=labels)
         return map(to_uint8, images)
 
-    def _unfitted(self, image: np.ndarray) -> np.ndarray:
-        return unfitted(image, self.run.config.data.fit, self.run.info.aspect)
-
     def commands(self, scene: Scene) -> list[str]:
         """What draws each image of a scene, or a frame, perhaps with the latent.npy of it."""
         names, commands = self.run.config.data.label_names, []
@@ -177,8 +174,7 @@ class Studio:
                 seed = scene.noise_seed if fresh else picked.seed
                 words += ["--latents=latent.npy", f"--seed={seed}"]
                 if names and label is None:
-                    of_seed = Draws(np.array([picked.seed], np.uint32), np.zeros(1, np.int32))
-                    label = int(drawn_labels(*of_seed, names).argmax())
+                    label = int(drawn_labels(*Draws.of_seed(picked.seed, 1), names).argmax())
             words += [f"--label={shlex.quote(names[label])}"] if label is not None else []
             words += [f"--truncation={scene.truncation}"] if scene.truncation != 1 else []
             words += ["--noise=zero"] if scene.noise == "zero" else []
@@ -200,7 +196,8 @@ class Studio:
         """
         (image,) = self._draw(scene)
         near = self._reals(*self._stamps()).nearest(image)
-        return [(name, self._unfitted(real)) for name, real in near]
+        unfitted = self.trained(scene.step, scene.weights).unfitted
+        return [(name, unfitted(real)) for name, real in near]
 
     def project(self, file: bytes, step: int, weights: str, label: int | None) -> Projected:
         """The latent whose image comes closest to one in a file, without noise.

@@ -3,6 +3,9 @@
 import dataclasses
 import os
 
+import numpy as np
+
+from lwgan.data.decode import unfitted
 from lwgan.errors import UserError
 from lwgan.models.build import build_generator, generator_shapes
 from lwgan.runs import checkpoint, manifest
@@ -25,6 +28,10 @@ class Trained(Sampler):
     def __repr__(self) -> str:
         run = str(self.run.workdir)
         return f"Trained({run=}, step={self.step}, weights={self.weights!r}, {self.kind})"
+
+    def unfitted(self, image: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, C) as the run's images were before they were made to fit: to be seen."""
+        return unfitted(image, self.run.config.data.fit, self.run.info.aspect)
 
 
 def load(workdir: str | os.PathLike, step: int | None = None, weights: str = "ema") -> Trained:
