@@ -1,5 +1,6 @@
 """Trains a tiny run in several processes of virtual devices, over loopback."""
 
+import os
 import pathlib
 import socket
 import subprocess
@@ -59,7 +60,7 @@ def start(
     started = []
     with pytest.MonkeyPatch.context() as patch:
         flag = "--xla_force_host_platform_device_count"
-        patch.setenv("XLA_FLAGS", f"{flag}={devices} --xla_backend_optimization_level=0")
+        patch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} {flag}={devices}")
         for index in range(processes):
             # What images look like is measured by their means.
             watched = workdir.parent / f"process{index}"

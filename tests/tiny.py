@@ -21,6 +21,8 @@ from lwgan.training import session
 from lwgan.training.recipes import Recipe
 from lwgan.training.state import Gan, TrainState, build_gan, init_state
 
+# Of XLA's flags, the last one holds.
+ONE_DEVICE = "--xla_force_host_platform_device_count=1"
 RECIPE = Recipe(
     seed=0,
     batch_size=8,

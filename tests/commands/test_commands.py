@@ -54,13 +54,18 @@ def start(place, name, *arguments):
     return ended.stdout.splitlines()
 
 
+def on_one_device(path):
+    """The environment of a process that imports from there."""
+    flags = f"{os.environ['XLA_FLAGS']} {tiny.ONE_DEVICE}"
+    return os.environ | {"PYTHONPATH": str(path), "XLA_FLAGS": flags}
+
+
 def start_process(place, path, *arguments):
     """Starts a module in a process of its own: the lines that it prints."""
-    environment = os.environ | {"PYTHONPATH": str(path), "XLA_FLAGS": ""}
     ended = subprocess.run(
         [sys.executable, "-m", *map(str, arguments)],
         cwd=place,
-        env=environment,
+        env=on_one_device(path),
         capture_output=True,
         text=True,
     )
@@ -229,7 +234,7 @@ def test_the_wheel_works_elsewhere(place, tmp_path):
     trained = subprocess.run(
         [sys.executable, script],
         cwd=elsewhere,
-        env=os.environ | {"PYTHONPATH": str(site), "XLA_FLAGS": ""},
+        env=on_one_device(site),
         capture_output=True,
         text=True,
     )

@@ -85,7 +85,6 @@ def start(place, *command):
         "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
     }
     # JAX sets it in this process.
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
