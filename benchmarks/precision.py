@@ -50,26 +50,38 @@ def main(argv: list[str]) -> None:
         params = checkpoint.restore(run.workdir, step, like).d_params
         dataset = load_dataset(open_source(config.data), config.data)
         images = np.stack([dataset.centre(i) for i in range(_IMAGES.value)]) / 255
+        labels = None
+        if gan.generator.num_labels:
+            labels = np.eye(gan.generator.num_labels)[dataset.labels[: _IMAGES.value]]
     else:
         config = default.get_config()
         config.data.image_size = _IMAGE_SIZE.value
         gan = build_gan(config)
         params = first_state(gan, 0).d_params
         side = config.data.image_size
-        images = np.random.default_rng(0).random((_IMAGES.value, side, side, 3))
+        images, labels = np.random.default_rng(0).random((_IMAGES.value, side, side, 3)), None
 
     def penalty(params, network):
-        def gradient(images):
+        wide = images.astype(np.promote_types(network.dtype, np.float32))
+
+        def gradient(part):
             look = lambda images: images  # noqa: E731
-            judged = judge_images(network, params, jnp.int32(0), images, look, with_gradient=True)
+            judged = judge_images(
+                network,
+                params,
+                jnp.int32(0),
+                wide[part],
+                look,
+                with_gradient=True,
+                labels=None if labels is None else labels[part],
+            )
             return judged.gradient
 
         half = len(images) // 2 or 1
-        wide = images.astype(np.promote_types(network.dtype, np.float32))
-        return gradient_penalty(gradient(wide[:half]), gradient(wide[-half:]))
+        return gradient_penalty(gradient(slice(half)), gradient(slice(-half, None)))
 
     def mean_logit(params, network):
-        return network.apply({"params": params}, images, jnp.int32(0)).logits.mean()
+        return network.apply({"params": params}, images, jnp.int32(0), labels).logits.mean()
 
     def measure(dtype):
         network = gan.discriminator.clone(dtype=dtype)

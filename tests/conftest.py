@@ -17,7 +17,7 @@ os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 worker = os.environ.get("PYTEST_XDIST_WORKER", "")
 cache = pathlib.Path(__file__).parents[1] / ".pytest_cache" / f"jax{worker}"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 # Not the user's own.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="lwgan-tests-")
@@ -39,12 +39,22 @@ def pytest_collection_modifyitems(items):
     items.sort(key=minutes, reverse=True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_programs():
+    from tests import sharing
+
+    sharing.share_programs()
+
+
 @pytest.fixture(autouse=True)
 def forget_programs():
     """Compiled programs take memory maps; with the 65,530th, Linux lets the process crash."""
     yield
     maps = pathlib.Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        from tests import sharing
+
+        sharing.forget_programs()
         jax.clear_caches()
 
 

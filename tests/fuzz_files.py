@@ -26,7 +26,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from absl import logging
-from ml_collections import ConfigDict
 
 from lwgan import cli
 from lwgan.errors import UserError
@@ -34,12 +33,9 @@ from lwgan.metrics import evaluator
 from lwgan.runs import checkpoint, log
 from lwgan.runs.directory import read_run
 from lwgan.settings.files import to_json
-from lwgan.training import session
 from lwgan.training.loop import train
-from lwgan.training.recipes import Recipe
-from lwgan.training.state import Gan, build_gan, init_state
-from lwgan.training.step import Update
-from tests import tiny
+from lwgan.training.state import build_gan, init_state
+from tests import sharing, tiny
 from tests.calling import Ended, call
 from tests.metrics.test_evaluator import Means
 
@@ -249,27 +245,6 @@ def first_words(ended: Ended) -> str:
     return re.sub(r"'[^']*'|\d+", "…", line)[:110]
 
 
-def share_programs() -> None:
-    """Lets trainings with the same settings use the same compiled programs."""
-    build_gan, make_update = session.build_gan, session.make_update
-    gans: dict[str, Gan] = {}
-    updates: dict[tuple[int, Recipe], Update] = {}
-
-    def build_once(config: ConfigDict) -> Gan:
-        settings = to_json(config)
-        if settings not in gans:
-            gans[settings] = build_gan(config)
-        return gans[settings]
-
-    def make_once(gan: Gan, recipe: Recipe) -> Update:
-        key = (id(gan), recipe)
-        if key not in updates:
-            updates[key] = make_update(gan, recipe)
-        return updates[key]
-
-    session.build_gan, session.make_update = build_once, make_once
-
-
 def main() -> None:
     """Prints what was survived, and what was not."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -280,7 +255,7 @@ def main() -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     # Compiling is what this costs.
     os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
-    share_programs()
+    sharing.share_programs()
     log.start()
     # Only what the commands say otherwise is looked at.
     logging.get_absl_handler().python_handler.setStream(io.StringIO())

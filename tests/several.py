@@ -14,7 +14,9 @@ from tests import kill_training
 # With everything on: penalty, augmentation, attention, held-out images, evaluation, samples.
 SETTINGS = dict(
     train__batch_size=8,
-    train__grad_accum=2,
+    train__grad_accum=1,
+    loss__gp_weight=1.0,
+    loss__aux_weight=1.0,
     data__holdout=0.1,
     model__side_attention=False,
     model__attn_resolutions="(8,)",

@@ -201,8 +201,16 @@ def tfds_folder(tmp_path_factory):
             for number in numbers:
                 yield number, {"text": str(number)}
 
+    class Unsaid(Noise):
+        """As the test splits of some datasets are."""
+
+        def _generate(self, numbers):
+            for number in numbers:
+                label = number % 3 if number < 7 else -1
+                yield number, {"label": label, "photo": np.asarray(drawn.noise(number))}
+
     folder = tmp_path_factory.mktemp("tfds")
-    for builder in (Noise, Texts):
+    for builder in (Noise, Texts, Unsaid):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             builder(data_dir=folder).download_and_prepare()
@@ -221,6 +229,12 @@ def test_tfds_has_labels(tfds_folder):
     middle = {drawn.noise(number).tobytes(): number % 3 for number in range(7)}
     expected = [middle[source.read(index).tobytes()] for index in range(7)]
     assert dataset.labels.tolist() == expected
+
+
+def test_tfds_of_a_split_without_labels(tfds_folder):
+    config = tfds_settings(tfds_folder, name="unsaid", split="train+test", labels="tfds")
+    with pytest.raises(UserError, match=r"data.labels = 'tfds': 2 of 9 images of train\+test have"):
+        load_dataset(open_source(config), config)
 
 
 @pytest.mark.parametrize(

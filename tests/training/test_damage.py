@@ -10,7 +10,6 @@ from lwgan.metrics import evaluator
 from lwgan.runs.directory import read_run
 from lwgan.runs.tracking import METRICS, tracked
 from lwgan.runs.writers import JsonLinesWriter
-from lwgan.training import session
 from tests import fuzz_files, tiny
 from tests.calling import call
 from tests.fuzz_files import Damage
@@ -38,9 +37,6 @@ DAMAGES = [
 def test_damage_to_a_file_changes_nothing_else(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(evaluator, "open_features", lambda name, weights, resize: Means())
-    for name in ("build_gan", "make_update"):
-        monkeypatch.setattr(session, name, getattr(session, name))
-    fuzz_files.share_programs()
     whole = fuzz_files.make_undamaged(tmp_path)
     assert {damage.kind for damage in DAMAGES} == set(fuzz_files.KINDS)
     for number, damage in enumerate(DAMAGES):
