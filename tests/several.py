@@ -11,11 +11,10 @@ import pytest
 
 from tests import kill_training
 
-# With everything on: penalty, augmentation, attention, held-out images, evaluation, samples.
+# With all but the penalty: augmentation, attention, held-out images, evaluation, samples.
 SETTINGS = dict(
     train__batch_size=8,
     train__grad_accum=1,
-    loss__gp_weight=1.0,
     loss__aux_weight=1.0,
     data__holdout=0.1,
     model__side_attention=False,

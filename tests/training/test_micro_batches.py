@@ -185,7 +185,7 @@ def test_activations_that_are_computed_again_change_nothing():
     """But the memory; with the penalty, whose gradients are of second order."""
     results = []
     for remat in (False, True):
-        networks = tiny.gan(1e-3, model__remat=remat, model__attn_resolutions=(16,))
+        networks = tiny.gan(1e-3, model__remat=remat)
         recipe = dataclasses.replace(tiny.RECIPE, gp_weight=0.1)
         state = tiny.init(networks)
         results.append(jax.device_get(make_update(networks, recipe)(1, state, tiny.images(1))))

@@ -19,9 +19,8 @@ STEPS = 20
 BOUND = 120
 
 
-# A small program: no penalty, no decoders, no augmentation, no attention.
+# A small program: no decoders, no augmentation, no attention.
 PLAIN = dict(
-    loss__gp_weight=0,
     loss__aux_weight=0,
     augment__types="()",
     model__attn_resolutions="()",
