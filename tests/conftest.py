@@ -26,6 +26,8 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 import jax  # noqa: E402, it reads the environment
 import pytest  # noqa: E402
 
+from tests import sharing  # noqa: E402
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
@@ -41,8 +43,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_programs():
-    from tests import sharing
-
+    """From after the tests' own imports on: what those name is the real thing."""
     sharing.share_programs()
 
 
@@ -52,8 +53,6 @@ def forget_programs():
     yield
     maps = pathlib.Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
-        from tests import sharing
-
         sharing.forget_programs()
         jax.clear_caches()
 

@@ -1,6 +1,5 @@
 """Trains a tiny run in several processes of virtual devices, over loopback."""
 
-import os
 import pathlib
 import socket
 import subprocess
@@ -9,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests import kill_training
+from tests import kill_training, tiny
 
 # With all but the penalty: augmentation, attention, held-out images, evaluation, samples.
 SETTINGS = dict(
@@ -60,8 +59,7 @@ def start(
     coordinator, options = f"127.0.0.1:{free_port()}", SETTINGS | overrides
     started = []
     with pytest.MonkeyPatch.context() as patch:
-        flag = "--xla_force_host_platform_device_count"
-        patch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} {flag}={devices}")
+        patch.setenv("XLA_FLAGS", tiny.xla_flags(devices))
         for index in range(processes):
             # What images look like is measured by their means.
             watched = workdir.parent / f"process{index}"

@@ -35,16 +35,15 @@ def share_programs() -> None:
         own = dataclasses.replace(
             recipe, augment_prob=0.0, num_steps=recipe.num_steps if recipe.decay else 0
         )
+        # The programs keep the networks.
         update = _once((id(gan), own), lambda: make_update(gan, recipe))
-        for program in (update.plain, update.penalized):
-            _once(id(program), lambda program=program: program)
         return dataclasses.replace(update, augment_prob=recipe.augment_prob)
 
-    def lower_once(program: Program, gan: Gan, config: ConfigDict) -> jax.stages.Lowered:
-        if id(program) not in _made:
-            return lower(program, gan, config)
-        key = id(program), str(images_shape(config))
-        compiled = lambda: _once(key, lambda: lower(program, gan, config).compile())  # noqa: E731
+    def lower_once(program: Program, gan: Gan, config: ConfigDict) -> types.SimpleNamespace:
+        def compiled() -> jax.stages.Compiled:
+            key = program, str(images_shape(config))
+            return _once(key, lambda: lower(program, gan, config).compile())
+
         return types.SimpleNamespace(compile=compiled)
 
     session.build_gan, session.make_update, compiling.lower = build_once, make_once, lower_once

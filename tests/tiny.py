@@ -1,6 +1,7 @@
 """Small networks and settings for the tests: compiling is what costs."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -21,8 +22,6 @@ from lwgan.training import session
 from lwgan.training.recipes import Recipe
 from lwgan.training.state import Gan, TrainState, build_gan, init_state
 
-# Of XLA's flags, the last one holds.
-ONE_DEVICE = "--xla_force_host_platform_device_count=1"
 RECIPE = Recipe(
     seed=0,
     batch_size=8,
@@ -44,6 +43,11 @@ RECIPE = Recipe(
     ema_half_life=1000.0,
     unroll=True,
 )
+
+
+def xla_flags(devices: int) -> str:
+    """This process's, for one of so many virtual devices: of XLA's flags, the last one holds."""
+    return f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
 
 
 def config(**overrides: object) -> ConfigDict:

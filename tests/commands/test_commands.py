@@ -56,8 +56,7 @@ def start(place, name, *arguments):
 
 def on_one_device(path):
     """The environment of a process that imports from there."""
-    flags = f"{os.environ['XLA_FLAGS']} {tiny.ONE_DEVICE}"
-    return os.environ | {"PYTHONPATH": str(path), "XLA_FLAGS": flags}
+    return os.environ | {"PYTHONPATH": str(path), "XLA_FLAGS": tiny.xla_flags(devices=1)}
 
 
 def start_process(place, path, *arguments):

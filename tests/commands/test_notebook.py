@@ -1,13 +1,11 @@
 """The notebook runs from top to bottom, in a kernel of its own."""
 
-import os
-
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
 from tests.house import ROOT
-from tests.tiny import ONE_DEVICE
+from tests.tiny import xla_flags
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -21,7 +19,7 @@ pytestmark = [
 def test_quickstart_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("NUM_STEPS", "2")
     monkeypatch.setenv("WORKDIR", str(tmp_path / "run"))
-    monkeypatch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} {ONE_DEVICE}")
+    monkeypatch.setenv("XLA_FLAGS", xla_flags(devices=1))
     notebook = nbformat.read(NOTEBOOKS / "quickstart.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are not committed"
     NotebookClient(

@@ -33,7 +33,7 @@ from tests.house import ROOT
 
 
 @pytest.mark.slow(minutes=3)
-@pytest.mark.parametrize(("number", "kills"), [(signal.SIGKILL, 2), (signal.SIGTERM, 1)])
+@pytest.mark.parametrize(("number", "kills"), [(signal.SIGKILL, 3), (signal.SIGTERM, 2)])
 def test_kills_change_nothing(tmp_path, number, kills):
     outcome = kill_training.survive(tmp_path, kills, seed=0, number=number)
     assert outcome.kills == kills
@@ -43,10 +43,10 @@ def test_kills_change_nothing(tmp_path, number, kills):
 
 @pytest.mark.slow(minutes=3)
 def test_kills_in_the_midst_of_something_leave_no_gap(tmp_path):
-    outcome = kill_training.survive(tmp_path, 6, seed=0, during=kill_training.MOMENTS)
-    assert outcome.in_the_midst >= 4
-    # Every scalar of 56 steps, of 28 grids and of 19 evaluations, once.
-    assert outcome.bytes_compared > 10_000 and outcome.lines_compared == 56 + 28 + 19
+    outcome = kill_training.survive(tmp_path, 9, seed=0, during=kill_training.MOMENTS)
+    assert outcome.in_the_midst >= 7
+    # Every scalar of 80 steps, of 40 grids and of 27 evaluations, once.
+    assert outcome.bytes_compared > 10_000 and outcome.lines_compared == 80 + 40 + 27
 
 
 def test_checkpoints_may_lie_on_another_disk(whole, tmp_path):
