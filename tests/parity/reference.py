@@ -40,11 +40,7 @@ package = _import_package()
 
 
 # Compiling takes most of the tests' time, and less without LLVM's optimizations.
-# The emitters are those that users have.
-jit = functools.partial(
-    jax.jit,
-    compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": True},
-)
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 class Pair(NamedTuple):
