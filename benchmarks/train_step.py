@@ -29,7 +29,7 @@ from absl import app, flags
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 _STEPS = flags.DEFINE_integer("steps", 5, "Times that each kind of job is timed.", lower_bound=1)
-_COMPARE = flags.DEFINE_bool("compare", False, "Compare with lightweight-gan on the same CPU.")
+_COMPARE = flags.DEFINE_bool("compare", False, "Compare with lightweight-gan on the same device.")
 
 # Steps from one penalty to the next.
 CYCLE = 4
@@ -45,6 +45,8 @@ class Setting:
     image_size: int
     fmap_max: int
     batch_size: int
+    # Of lwgan. Beside bfloat16, lightweight-gan computes in float16; PyTorch takes tf32 otherwise.
+    precision: str = "auto"
 
 
 ALONE = [
@@ -55,6 +57,10 @@ COMPARED = [
     Setting("full width", "reference", 64, 512, 8),
     Setting("narrow", "reference", 64, 64, 8),
     Setting("narrow", "reference", 128, 64, 8),
+]
+COMPARED_ON_GPU = [
+    Setting("full width", "reference", 256, 512, 32, "tf32"),
+    Setting("full width", "reference", 256, 512, 32, "bfloat16"),
 ]
 
 
@@ -73,6 +79,7 @@ def lwgan_jobs(setting: Setting) -> Jobs:
     config = importlib.import_module(f"configs.{setting.config}").get_config()
     config.data.image_size, config.model.fmap_max = setting.image_size, setting.fmap_max
     config.train.batch_size, config.train.grad_accum = setting.batch_size, 1
+    config.train.precision = setting.precision
     assert config.loss.gp_every == CYCLE
     gan = build_gan(config)
     current = on_devices(first_state(gan, 0))
@@ -106,21 +113,15 @@ def package_jobs(setting: Setting) -> Jobs:
     stub = types.ModuleType("torchvision")
     stub.transforms = types.ModuleType("torchvision.transforms")
     sys.modules |= {"torchvision": stub, "torchvision.transforms": stub.transforms}
+    on_gpu = torch.cuda.is_available()
     torch.cuda.is_available = lambda: True
     from lightweight_gan import lightweight_gan as package
 
-    torch.cuda.is_available = lambda: False
-    torch.Tensor.cuda = torch.nn.Module.cuda = lambda self, *args, **options: self
-    torch.set_num_threads(os.cpu_count())
-    # As XLA does.
-    torch.set_flush_denormal(True)
-
-    class Torch(types.ModuleType):
-        def __getattr__(self, name: str) -> object:
-            return getattr(torch, name)
-
-    package.torch = Torch("torch")
-    package.torch.device = lambda *args: torch.device("cpu")
+    torch.cuda.is_available = lambda: on_gpu
+    if on_gpu:
+        wait = torch.cuda.synchronize
+    else:
+        wait = on_cpu(package)
     side, batch_size = setting.image_size, setting.batch_size
     trainer = package.Trainer(
         name="benchmark",
@@ -133,6 +134,7 @@ def package_jobs(setting: Setting) -> Jobs:
         disc_output_size=1,
         aug_prob=0.297,
         use_aim=False,
+        amp=setting.precision == "bfloat16",
     )
     trainer.init_GAN()
     images = torch.rand(batch_size, 3, side, side)
@@ -142,10 +144,12 @@ def package_jobs(setting: Setting) -> Jobs:
     def train(steps: int) -> None:
         trainer.steps = steps
         trainer.train()
+        wait()
 
     def sample(count: int) -> None:
         with torch.no_grad():
-            trainer.GAN.GE.eval()(torch.randn(count, 256)).clamp_(0, 1)
+            latents = torch.randn(count, 256).cuda()
+            trainer.GAN.GE.eval()(latents).clamp_(0, 1).cpu()
 
     return {
         "penalized": lambda: train(0),
@@ -155,6 +159,24 @@ def package_jobs(setting: Setting) -> Jobs:
     }
 
 
+def on_cpu(package: types.ModuleType) -> Callable[[], None]:
+    """Lets lightweight-gan compute on the CPU; returns what waits for it."""
+    import torch
+
+    torch.Tensor.cuda = torch.nn.Module.cuda = lambda self, *args, **options: self
+    torch.set_num_threads(os.cpu_count())
+    # As XLA does.
+    torch.set_flush_denormal(True)
+
+    class Torch(types.ModuleType):
+        def __getattr__(self, name: str) -> object:
+            return getattr(torch, name)
+
+    package.torch = Torch("torch")
+    package.torch.device = lambda *args: torch.device("cpu")
+    return lambda: None
+
+
 def work(make_jobs: Callable[[Setting], Jobs], setting: Setting, connection: Connection) -> None:
     """A process: does the job it is told and answers with its seconds, or with its peak memory in
     GiB.
@@ -162,11 +184,21 @@ def work(make_jobs: Callable[[Setting], Jobs], setting: Setting, connection: Con
     jobs = make_jobs(setting)
     while job := connection.recv():
         if job == "memory":
-            connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+            connection.send(peak_memory())
             continue
         start = time.perf_counter()
         jobs[job]()
         connection.send(time.perf_counter() - start)
+
+
+def peak_memory() -> float:
+    """GiB that lwgan has taken at most, of the device where it says so, or of this process."""
+    import jax
+
+    figures = jax.local_devices()[0].memory_stats()
+    if figures:
+        return figures["peak_bytes_in_use"] / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 class Worker:
@@ -223,8 +255,8 @@ def compared(setting: Setting) -> None:
     figures |= {job: medians(workers, job) for job in ("sample 1", "sample 32")}
     for job, (ours, theirs) in figures.items():
         print(
-            f"| {setting.image_size} px, fmap_max {setting.fmap_max}, batch {setting.batch_size}: "
-            f"{job} | {ours:.3f} | {theirs:.3f} | {theirs / ours:.2f} |",
+            f"| {setting.image_size} px, fmap_max {setting.fmap_max}, batch {setting.batch_size}, "
+            f"{setting.precision}: {job} | {ours:.3f} | {theirs:.3f} | {theirs / ours:.2f} |",
             flush=True,
         )
     for worker in workers:
@@ -234,13 +266,19 @@ def compared(setting: Setting) -> None:
 def main(argv: list[str]) -> None:
     """Prints a table."""
     del argv
+    # Two processes share a device.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    import jax
+
+    from lwgan.training.devices import describe_devices
+
     print(
         f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, "
-        f"jax {metadata.version('jax')}\n"
+        f"jax {metadata.version('jax')}, {describe_devices()}\n"
     )
     if _COMPARE.value:
         print("| | lwgan, s | lightweight-gan, s | ratio |\n|---|---|---|---|")
-        for setting in COMPARED:
+        for setting in COMPARED_ON_GPU if jax.default_backend() == "gpu" else COMPARED:
             compared(setting)
     else:
         print("| | s/step | images/s | peak GiB |\n|---|---|---|---|")
