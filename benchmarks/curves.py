@@ -3,11 +3,10 @@
     pip install matplotlib
     python benchmarks/curves.py --out=curves.png --curves=d/sign_of_reals,d/grad_norm runs/a runs/b
 
-A line is the mean of ``--window`` values, over the real images that the run has seen; a run without
-a curve is left out of its panel.
+A line is the mean of ``--window`` values, over the real images that the run has seen; a run with
+fewer values of a curve is left out of its panel.
 """
 
-import json
 import pathlib
 import sys
 
@@ -21,39 +20,34 @@ _CURVES = flags.DEFINE_list("curves", None, "Names as in metrics.jsonl.", requir
 _WINDOW = flags.DEFINE_integer("window", 10, "Values that a point is the mean of.", lower_bound=1)
 
 
-def read_curve(workdir: pathlib.Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The steps at which a run has written a curve, and its values; both may be empty."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    records = [record for record in map(json.loads, lines) if name in record]
-    return np.array([r["step"] for r in records]), np.array([r[name] for r in records])
-
-
 def main(argv: list[str]) -> None:
     """Draws the picture."""
-    import matplotlib
-
-    matplotlib.use("svg" if _OUT.value.endswith(".svg") else "agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     from lwgan.runs.directory import read_run
+    from lwgan.runs.tracking import METRICS
+    from lwgan.runs.writers import read_line
 
-    names, workdirs = _CURVES.value, [pathlib.Path(name) for name in argv[1:]]
-    figure, panels = pyplot.subplots(
-        1, len(names), figsize=(4 * len(names), 3), layout="constrained", squeeze=False
-    )
+    names = _CURVES.value
+    figure = Figure(figsize=(4 * len(names), 3), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
     mean = np.ones(_WINDOW.value) / _WINDOW.value
-    for panel, name in zip(panels[0], names, strict=True):
-        for workdir in workdirs:
-            steps, values = read_curve(workdir, name)
-            if not steps.size:
+    for workdir in map(pathlib.Path, argv[1:]):
+        lines = (workdir / METRICS).read_bytes().splitlines(keepends=True)
+        records = [record for record in map(read_line, lines) if record]
+        batch_size = read_run(workdir).config.train.batch_size
+        for panel, name in zip(panels, names, strict=True):
+            own = [(record["step"], record[name]) for record in records if name in record]
+            if len(own) < _WINDOW.value:
                 continue
-            images = steps * read_run(workdir).config.train.batch_size / 1000
-            tail = images[_WINDOW.value - 1 :]
-            panel.plot(tail, np.convolve(values, mean, "valid"), label=workdir.name)
+            steps, values = np.transpose(own)
+            images = steps[_WINDOW.value - 1 :] * batch_size / 1000
+            panel.plot(images, np.convolve(values, mean, "valid"), label=workdir.name)
+    for panel, name in zip(panels, names, strict=True):
         panel.set_title(name)
         panel.set_xlabel("thousand images")
         panel.grid(alpha=0.3)
-    panels[0][0].legend()
+    panels[0].legend()
     figure.savefig(_OUT.value, dpi=100)
 
 

@@ -118,10 +118,8 @@ def package_jobs(setting: Setting) -> Jobs:
     from lightweight_gan import lightweight_gan as package
 
     torch.cuda.is_available = lambda: on_gpu
-    if on_gpu:
-        wait = torch.cuda.synchronize
-    else:
-        wait = on_cpu(package)
+    if not on_gpu:
+        compute_on_cpu(package)
     side, batch_size = setting.image_size, setting.batch_size
     trainer = package.Trainer(
         name="benchmark",
@@ -144,7 +142,8 @@ def package_jobs(setting: Setting) -> Jobs:
     def train(steps: int) -> None:
         trainer.steps = steps
         trainer.train()
-        wait()
+        if on_gpu:
+            torch.cuda.synchronize()
 
     def sample(count: int) -> None:
         with torch.no_grad():
@@ -159,8 +158,8 @@ def package_jobs(setting: Setting) -> Jobs:
     }
 
 
-def on_cpu(package: types.ModuleType) -> Callable[[], None]:
-    """Lets lightweight-gan compute on the CPU; returns what waits for it."""
+def compute_on_cpu(package: types.ModuleType) -> None:
+    """Lets lightweight-gan compute without CUDA."""
     import torch
 
     torch.Tensor.cuda = torch.nn.Module.cuda = lambda self, *args, **options: self
@@ -174,7 +173,6 @@ def on_cpu(package: types.ModuleType) -> Callable[[], None]:
 
     package.torch = Torch("torch")
     package.torch.device = lambda *args: torch.device("cpu")
-    return lambda: None
 
 
 def work(make_jobs: Callable[[Setting], Jobs], setting: Setting, connection: Connection) -> None:
