@@ -72,18 +72,25 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "reference": REFERENCE,
     "hinge": HINGE,
-    "hinge+decay": HINGE | {"optim.decay": 1.0},
+    # One of its settings is the config's, each in turn.
+    "hinge+decay": HINGE | {"optim.decay": 0.5},
     "hinge+tanh": HINGE | {"model.output": "tanh"},
     "hinge+augment0.2": HINGE | {"augment.prob": 0.2},
     "hinge+penalty1": HINGE | {"loss.gp_weight": 1.0},
+    "hinge+relativistic": HINGE | {"loss.kind": "relativistic"},
+    "hinge+batch4": HINGE | {"train.batch_size": 4, "optim.learning_rate": 1.5e-3},
+    # What is not the config's.
     "hinge+blur": HINGE | {"model.antialias": True},
     "hinge+b2": HINGE | {"optim.b2": 0.99},
     "hinge+adaptive": HINGE
     | {"augment.prob": 0.0, "augment.target": 0.6, "augment.adapt_over": 10.0},
-    "batch16": {"train.batch_size": 16, "optim.learning_rate": 1e-3},
+    # The config without one of its settings.
+    "no_decay": {"optim.decay": 0.0},
     "linear": {"model.output": "linear"},
     "augment0.7": {"augment.prob": 0.7},
-    "no_decay": {"optim.decay": 0.0},
+    "penalty10": {"loss.gp_weight": 10.0},
+    "no_pairs": {"loss.kind": "hinge"},
+    "batch16": {"train.batch_size": 16, "optim.learning_rate": 1e-3},
 }
 FIGURES = ("kid", "fid", "precision", "recall", "copies", "distance")
 COLUMNS = 12

@@ -30,7 +30,7 @@ from lwgan.training.recipes import recipe_of
 from lwgan.training.state import TrainState, build_gan, init_state
 from lwgan.training.step import update_networks
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.slow(minutes=9)]
 
 # Micro-batches, and images in each.
 ACCUM, SIZE = 2, 2
@@ -258,9 +258,14 @@ def _one_step(loss, step, folder):
     }
 
 
+def _in_its_process(loss):
+    """The steps of one loss share compiled programs."""
+    return pytest.param(loss, marks=pytest.mark.xdist_group(loss))
+
+
 # With the penalty; without; with the copy of the EMA generator; with a move of it.
 @pytest.mark.parametrize("steps", [(0, 4, 8), (1, 5, 9), (2, 1002, 2002), (20_010, 20_030, 20_050)])
-@pytest.mark.parametrize("loss", NETWORKS)
+@pytest.mark.parametrize("loss", [*map(_in_its_process, NETWORKS)])
 def test_one_step(loss, steps, tmp_path):
     """Gradients at one of these steps, the rest at each that is tried.
 
@@ -287,6 +292,7 @@ def _saved_and_imported(trainer, loss, workdir):
     return checkpoint.restore(workdir, step, jax.eval_shape(lambda: init_state(gan, 0)))
 
 
+@pytest.mark.xdist_group("hinge")
 def test_ten_steps(tmp_path):
     """From a checkpoint that the package saved, imported, with Adam.
 
