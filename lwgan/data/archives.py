@@ -30,6 +30,7 @@ from lwgan.data.formats import (
     is_hidden,
     is_image_file,
     is_image_name,
+    is_the_disks,
     open_image_file,
     openers,
     suffix_of,
@@ -206,9 +207,9 @@ def _list_images(
                 found = content(name)
             except MemoryError:
                 raise
-            # A damaged file goes by its name; with a number, it is the disk that fails.
+            # A damaged file goes by its name.
             except Exception as error:
-                if isinstance(error, OSError) and error.errno:
+                if is_the_disks(error):
                     raise
                 continue
             are_images[row] |= is_image_file(io.BytesIO(found), name)

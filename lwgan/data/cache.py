@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from lwgan.data import kept, remembered
 from lwgan.data.dataset import Dataset
 from lwgan.data.decode import PIL_MODES, read_image, stored_excess, stored_shape
+from lwgan.data.formats import is_the_disks
 from lwgan.data.known import INDEX, Known, decode_all, ends_of, key_of, pack, read_known, unpack
 from lwgan.data.labels import read_labels
 from lwgan.data.limits import free_memory
@@ -29,6 +30,8 @@ from lwgan.settings.shapes import shape_of
 
 # Seconds of decoding, from which on images in memory are kept on disk too.
 _LONG = 3.0
+# Seconds to wait before a disk that fails is asked again: a server may be started anew.
+_PAUSES = (1, 5, 25, 125)
 
 
 def load_dataset(source: Source, data: ConfigDict, *, keep: bool = True) -> Dataset:
@@ -283,20 +286,25 @@ def _read_at_each_use(source: Source, data: ConfigDict, *, keep: bool) -> Datase
 
 
 def _read_again(source: Source, number: int, data: ConfigDict) -> np.ndarray:
-    """An image that has been decoded before.
+    """An image that has been decoded before; a disk that fails is asked again.
 
     Raises:
-      UserError: it does not decode any more.
+      UserError: it does not decode any more, or the disk goes on failing.
     """
-    try:
-        return read_image(source, number, data)[1]
-    except ValueError as error:
-        raise UserError(
-            "data.path",
-            source.names[number],
-            f"does not decode any more ({error})",
-            "start again, and it is left out",
-        ) from None
+    name = source.names[number]
+    for pause in (*_PAUSES, None):
+        try:
+            return read_image(source, number, data)[1]
+        except ValueError as error:
+            if not is_the_disks(error.__cause__):
+                problem = f"does not decode any more ({error})"
+                do = "put it back as it was, or start again with --accept_new_data"
+                raise UserError("data.path", name, problem, do) from None
+            if pause is None:
+                problem = f"cannot be read any more ({error})"
+                raise UserError("data.path", name, problem, "mend that, and start again") from None
+            logging.warning("%s cannot be read (%s); trying again in %d s", name, error, pause)
+            time.sleep(pause)
 
 
 def _folder(source: Source, data: ConfigDict) -> pathlib.Path:

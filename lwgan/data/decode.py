@@ -9,11 +9,19 @@ from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lwgan.data.limits import Budget, free_memory
 from lwgan.data.source import Source
-from lwgan.data.values import Profile, profile_of, to_8_bits, to_srgb
+from lwgan.data.values import (
+    Profile,
+    is_deep,
+    orientation_of,
+    profile_of,
+    to_8_bits,
+    to_srgb,
+    uses_little,
+)
 from lwgan.errors import UserError
 from lwgan.settings.shapes import Shape, shape_of
 
@@ -30,9 +38,6 @@ _IN_FLIGHT = 2**30
 MOST_LONG = 2.1
 
 BACKGROUNDS = {"white": 255, "black": 0}
-
-# In EXIF: 1 is upright, from 5 on the image lies on its side.
-_ORIENTATION = 0x0112
 
 
 def how_kept(data: ConfigDict) -> tuple[bool | str, ...]:
@@ -91,21 +96,26 @@ def _one_budget() -> Budget:
     return Budget(min(_IN_FLIGHT, free_memory() // 4))
 
 
-def require_size(image: Image.Image) -> None:
-    """Refuses an opened image that would fill the memory.
+@contextlib.contextmanager
+def decoded(image: Image.Image, shape: Shape | None = None) -> Iterator[None]:
+    """Decodes an opened image; of a JPEG, where there is a ``shape``, no more than is of use to it.
+
+    Waits while images in flight take too much memory; this one is in flight until the block ends.
 
     Raises:
       ValueError: it has more than ``MAX_PIXELS``.
     """
-    width, height = image.size
+    whole = width, height = image.size
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width}×{height} px are more than {MAX_PIXELS // 10**6} megapixels")
-
-
-@contextlib.contextmanager
-def in_flight(image: Image.Image) -> Iterator[None]:
-    """Waits while this opened image and others that are being decoded take too much memory."""
-    with _budget().of(_BYTES_A_PIXEL * math.prod(image.size)):
+    # Asked for its orientation, a PNG would be decoded here and now.
+    if shape and image.format in ("JPEG", "MPO"):
+        sides = shape if _lies(image) else reversed(shape)
+        image.draft(None, tuple(2 * side for side in sides))
+    # Of a progressive one, libjpeg holds all that there is.
+    size = whole if image.info.get("progressive") else image.size
+    with _budget().of(_BYTES_A_PIXEL * math.prod(size)):
+        image.load()
         yield
 
 
@@ -120,19 +130,16 @@ def read_image(source: Source, index: int, data: ConfigDict) -> tuple[Info, np.n
     """
     try:
         with source.read(index) as opened:
-            require_size(opened)
             width, height = opened.size
             shape, format_ = stored_shape(data), opened.format or ""
+            deep = is_deep(opened)
             plain = opened.mode in ("1", "L", "LA", "F") or opened.mode.startswith("I")
-            turned = opened.getexif().get(_ORIENTATION, 1) >= 5
-            # JPEG: decode no larger than is of use.
-            sides = reversed(shape) if not turned else shape
-            opened.draft(None, tuple(2 * side for side in sides))
-            with in_flight(opened):
-                opened.load()
-                if turned:
+            with decoded(opened, shape):
+                # A TIFF is upright by now, its size from the beginning.
+                if _lies(opened):
                     width, height = height, width
                 image, faint, clipped = to_8_bits(opened)
+                faint = faint or (deep and uses_little(image))
                 alpha = (
                     image.has_transparency_data
                     and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
@@ -257,12 +264,27 @@ def unfitted(image: np.ndarray, fit: str, aspect: float | None) -> np.ndarray:
     return image
 
 
+# What undoes each orientation of EXIF.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
 def upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF tag says."""
-    # An upright image would only be copied.
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        return ImageOps.exif_transpose(image)
-    return image
+    """Turned as its EXIF tag says; ``ImageOps.exif_transpose`` fails where others are damaged."""
+    turn = _TURNS.get(orientation_of(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _lies(image: Image.Image) -> bool:
+    """Whether it has to be turned by a quarter."""
+    return orientation_of(image) >= 5
 
 
 def to_rgb(images: np.ndarray, background: str) -> np.ndarray:

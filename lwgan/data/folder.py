@@ -21,6 +21,7 @@ from lwgan.data.formats import (
     is_hidden,
     is_image_file,
     is_image_name,
+    is_the_disks,
     open_image_file,
     openers,
     suffix_of,
@@ -244,7 +245,11 @@ def _same_names(
 
 
 def _look(root: str, name: str) -> tuple[bytes, bool]:
-    """A file's digest, and whether it is an image; one that cannot be read goes by its name."""
+    """A file's digest, and whether it is an image; one that cannot be read goes by its name.
+
+    Raises:
+      OSError: the disk fails.
+    """
     named, path = is_image_name(name), os.path.join(root, name)
     try:
         if not named:
@@ -258,5 +263,7 @@ def _look(root: str, name: str) -> tuple[bytes, bool]:
             while block := file.read(_BLOCK):
                 digest.update(block)
             return digest.digest(), True
-    except OSError:
+    except OSError as error:
+        if is_the_disks(error):
+            raise OSError(error.errno, error.strerror, path) from None
         return _UNREAD, named

@@ -1,6 +1,7 @@
 """Which files are images, and how one is opened: by content, never with another program's help."""
 
 import contextlib
+import errno
 import functools
 import importlib.metadata
 import importlib.util
@@ -27,6 +28,12 @@ _RAW_SUFFIXES = frozenset(
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1"))
 _NEEDS_HEIF = "pip install pillow-heif, or convert"
 
+# Errors that a file has for good; Pillow's own have no number. A damaged one leads to places that
+# are none (EINVAL).
+_OF_THE_FILE = {
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EISDIR),
+    *(errno.EINVAL, errno.ENAMETOOLONG),
+}
 # A larger file is no image, or one to burst the memory.
 MOST_BYTES = 2**30
 
@@ -61,14 +68,25 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") for part in parts) or parts[0] == "__MACOSX"
 
 
+def is_the_disks(error: BaseException | None) -> bool:
+    """Whether it is the disk that failed: another time, the same file may be read."""
+    return isinstance(error, OSError) and error.errno not in _OF_THE_FILE | {None}
+
+
 def is_image_file(file: IO[bytes], name: str) -> bool:
-    """Whether an open file with a name that says nothing is an image by its content."""
+    """Whether an open file with a name that says nothing is an image by its content.
+
+    Raises:
+      OSError: the disk fails.
+    """
     if suffix_of(name) in _RAW_SUFFIXES:
         return False
     try:
         open_image_file(file, name)
     # Pillow raises many kinds.
-    except Exception:
+    except Exception as error:
+        if is_the_disks(error):
+            raise
         return False
     return True
 

@@ -1,6 +1,5 @@
 """What is known of a source's images at training size, which is found out by decoding them."""
 
-import errno
 import hashlib
 import json
 import math
@@ -14,7 +13,7 @@ from ml_collections import ConfigDict
 from lwgan.data.dataset import RECORD
 from lwgan.data.decode import PIL_MODES, Info, how_kept, middle, read_image, stored_shape
 from lwgan.data.duplicates import TINY, perceptual_hashes
-from lwgan.data.formats import openers
+from lwgan.data.formats import is_the_disks, openers
 from lwgan.data.limits import num_cores
 from lwgan.data.remembered import Table, read_table
 from lwgan.data.source import Source, digest_of
@@ -24,11 +23,9 @@ from lwgan.runs.bars import counted
 from lwgan.settings.shapes import Shape, shape_of
 
 # Of the files that keep images; another number and they are made anew.
-_FORMAT = 2
+_FORMAT = 3
 # Bytes of decoded images that wait to be written, and threads, at most.
 _AHEAD, _MOST_THREADS = 1 << 26, 64
-# Errors that a file has for good; Pillow's own have no number.
-_OF_THE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 # In a folder of the cache.
 INDEX = "known.npz"
 
@@ -101,7 +98,7 @@ def _records(images: list[tuple[Info, np.ndarray]], data: ConfigDict) -> np.ndar
 
 def _require_disk(cause: BaseException | None, name: str) -> None:
     """Refuses what is the disk's fault: another time the image would not be left out."""
-    if isinstance(cause, OSError) and cause.errno not in (None, *_OF_THE_FILE):
+    if is_the_disks(cause):
         raise UserError(
             "data.path", name, f"cannot be read ({cause.strerror})", "mend that, and start again"
         )

@@ -1,5 +1,6 @@
 """What the numbers in an image mean: more than 8 bits, floats, and colours of other profiles."""
 
+import contextlib
 import enum
 import functools
 import io
@@ -9,7 +10,10 @@ import numpy as np
 from PIL import Image, ImageCms
 
 # In a TIFF.
-_BITS, _SAMPLE_FORMAT, _UNSIGNED, _ORIENTATION = 258, 339, 1, 274
+_BITS, _SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+# In EXIF.
+_ORIENTATION = 274
 # An image that uses less than this share of its range looks black, or like one colour.
 _LITTLE = 0.1
 
@@ -51,9 +55,23 @@ def to_8_bits(image: Image.Image) -> Scaled:
     if bits == 32:
         values = values.view(np.uint32)
     values = np.maximum(values, 0)
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        values = 2**bits - 1 - values
     spread = int(values.max()) - int(values.min())
     eight = (values >> (bits - 8)).astype(np.uint8)
     return Scaled(_grey(eight, image), spread < _LITTLE * 2**bits, False)
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an opened image of several channels has 16 bits for each, of which Pillow reads 8."""
+    return ";16" in str(getattr(image, "tile", ""))
+
+
+def uses_little(image: Image.Image) -> bool:
+    """Whether the colours of an image of 8 bits use less than a tenth of their range."""
+    extrema = dict(zip(image.getbands(), np.reshape(image.getextrema(), (-1, 2)), strict=True))
+    extrema.pop("A", None)
+    return np.ptp(list(extrema.values())) < _LITTLE * 2**8
 
 
 def _bits(image: Image.Image) -> int:
@@ -70,9 +88,21 @@ def _grey(array: np.ndarray, image: Image.Image) -> Image.Image:
     """These values in place of an image's own; its transparent value would be one of the old."""
     grey = Image.fromarray(array)
     grey.info = {name: value for name, value in image.info.items() if name != "transparency"}
-    if _ORIENTATION in image.getexif():
-        grey.getexif()[_ORIENTATION] = image.getexif()[_ORIENTATION]
+    grey.getexif()[_ORIENTATION] = orientation_of(image)
     return grey
+
+
+def orientation_of(image: Image.Image) -> int:
+    """How the image lies, by EXIF: 1 is upright, from 5 to 8 on its side.
+
+    What cannot be read is no reason to do without the image: it is taken for upright.
+    """
+    # A damaged one fails in several ways.
+    with contextlib.suppress(Exception):
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        if orientation in range(1, 9):
+            return int(orientation)
+    return 1
 
 
 @functools.lru_cache(maxsize=64)

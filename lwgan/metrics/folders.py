@@ -6,7 +6,8 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from lwgan.data.decode import in_flight, require_size, to_rgb, upright
+from lwgan.data.decode import decoded, to_rgb, upright
+from lwgan.data.formats import is_the_disks
 from lwgan.data.source import Source
 from lwgan.data.threads import parallel_map
 from lwgan.data.values import Profile, profile_of, to_8_bits, to_srgb
@@ -81,9 +82,7 @@ def _good_images(
     def read(index: int) -> np.ndarray:
         try:
             with source.read(index) as opened:
-                require_size(opened)
-                with in_flight(opened):
-                    opened.load()
+                with decoded(opened):
                     image = upright(to_8_bits(opened).image)
                     mode = "RGBA" if image.has_transparency_data else "RGB"
                     if profile_of(image) is Profile.CONVERTED:
@@ -98,6 +97,11 @@ def _good_images(
             ) from None
         # Pillow raises many kinds.
         except Exception as error:
+            if is_the_disks(error):
+                problem = f"cannot be read ({error.strerror})"
+                raise UserError(
+                    "image", source.names[index], problem, "mend that, and start again"
+                ) from None
             errors[index] = str(error) or type(error).__name__
             return nothing
 

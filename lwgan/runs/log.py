@@ -1,6 +1,7 @@
 """The log's look: a line for each message, and the libraries' own only from warnings on."""
 
 import contextlib
+import io
 import logging as python_logging
 import os
 import pathlib
@@ -22,6 +23,9 @@ def start() -> None:
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
     _dress(logging.get_absl_handler())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be UTF-8.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _show_unraisable
 
@@ -33,7 +37,8 @@ def to_file(path: pathlib.Path) -> Iterator[None]:
     Raises:
       OSError: the file cannot be opened.
     """
-    handler = python_logging.FileHandler(path)
+    # Names of files need not be UTF-8.
+    handler = python_logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     # A full disk.
     handler.handleError = lambda record: None
     _dress(handler)

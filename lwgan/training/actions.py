@@ -11,6 +11,7 @@ import numpy as np
 from clu import metric_writers, periodic_actions
 from ml_collections import ConfigDict
 
+from lwgan.errors import UserError
 from lwgan.metrics.diversity import mean_distance
 from lwgan.metrics.evaluator import Evaluator
 from lwgan.metrics.records import Record, add_record, figures_of
@@ -66,13 +67,20 @@ class Clocked:
         self._waited, self._since = 0.0, time.perf_counter()
         # What the devices work on.
         self._latest: jax.Array | None = None
+        # Why there are no more.
+        self.failed: UserError | None = None
 
     def __iter__(self) -> "Clocked":
         return self
 
     def __next__(self) -> np.ndarray:
         idle, asked = self._are_idle(), time.perf_counter()
-        images = next(self._batches)
+        try:
+            images = next(self._batches)
+        except UserError as error:
+            # The loop ends as at the last batch, and saves.
+            self.failed = error
+            raise StopIteration from None
         waited = time.perf_counter() - asked
         # Where they have come to an end meanwhile, half of the time is as good a guess as any.
         self._waited += waited if idle else waited / 2 if self._are_idle() else 0

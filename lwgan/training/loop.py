@@ -19,14 +19,7 @@ from lwgan.runs import checkpoint, log, manifest, processes, tracking
 from lwgan.runs.directory import is_run, record_start, require_writable
 from lwgan.runs.files import TRAINER, local_path, make_directory, move_aside, remove_parts, writing
 from lwgan.runs.locks import alone
-from lwgan.training.actions import (
-    Action,
-    Clocked,
-    NotFinite,
-    every,
-    log_actions,
-    save_action,
-)
+from lwgan.training.actions import Action, Clocked, NotFinite, every, log_actions, save_action
 from lwgan.training.compiling import compiled_ahead
 from lwgan.training.evaluation import best_checkpoint, best_checkpoints, open_evaluator, own_way
 from lwgan.training.followers import after_saving, build_followers, make_up_for
@@ -231,6 +224,7 @@ def train_from(
     Raises:
       NotFinite: training has gone wrong since the last checkpoint.
       Interrupted: a signal asked for the end; the last state is saved.
+      UserError: an image cannot be read any more; the last state is saved.
     """
     config, workdir, first = session.config, session.workdir, int(state.step)
     last = config.train.num_steps
@@ -265,8 +259,10 @@ def train_from(
             stop=asked.to_end,
         )
         if not finished:
-            save(int(state.step), state, metrics)
-            raise Interrupted(shared=True)
+            # Of several, the others are in the midst of the next step.
+            if not (batches.failed and processes.are_several()):
+                save(int(state.step), state, metrics)
+            raise batches.failed or Interrupted(shared=True)
     return state
 
 
@@ -308,15 +304,18 @@ def loop_steps(
 
     Metrics that only some steps have keep their last value: ``metrics`` are those before the first.
     Returns the last state and metrics, and whether all steps are finished with all their actions.
+    Batches may end sooner.
     """
-    for step in range(int(state.step) + 1, num_steps + 1):
-        state, changed = update(step, state, next(batches))
+    step = int(state.step)
+    steps = range(step + 1, num_steps + 1)
+    for step, images in zip(steps, batches, strict=False):
+        state, changed = update(step, state, images)
         metrics = {**metrics, **changed}
         for number, action in enumerate(actions, 1):
             action(step, state, metrics)
             if stop() and (step, number) != (num_steps, len(actions)):
                 return state, metrics, False
-    return state, metrics, True
+    return state, metrics, step >= num_steps
 
 
 def _describe(writer: metric_writers.MetricWriter, config: ConfigDict, state: TrainState) -> None:

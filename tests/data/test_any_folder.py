@@ -1,13 +1,15 @@
 """What people have: every format, depth, profile and shape, and what is none of them."""
 
+import contextlib
 import io
 import os
 import shutil
 import struct
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image, ImageFile, features
 
 from lwgan.data import decode, formats
 from lwgan.data.cache import load_dataset
@@ -99,13 +101,46 @@ def test_values_by_the_range_of_their_type(tmp_path):
     assert "7 of 12 bits or more use less than a tenth of their range" in summary(dataset)
 
 
-def tiff(width, height, bits, pixels):
+def test_white_may_be_zero(tmp_path):
+    pixels = struct.pack("<H", 2**16 - 1 - 2**14) * 2000
+    (tmp_path / "16.tif").write_bytes(tiff(50, 40, 16, pixels, photometric=0))
+    np.testing.assert_array_equal(found(load(tmp_path), "16.tif"), 2**14 >> 8)
+
+
+def tiff(width, height, bits, pixels, photometric=1):
     """A TIFF of one grey channel of whole numbers, uncompressed."""
-    entries = [(256, width), (257, height), (258, bits), (259, 1), (262, 1), (273, 8)]
+    entries = [(256, width), (257, height), (258, bits), (259, 1), (262, photometric), (273, 8)]
     entries += [(277, 1), (278, height), (279, len(pixels))]
     table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
     head = struct.pack("<2sHI", b"II", 42, 8 + len(pixels))
     return head + pixels + struct.pack("<H", len(entries)) + table + bytes(4)
+
+
+def png_of_16_bits(colours):
+    """A PNG of uint16 (H, W, 3), which Pillow does not write."""
+
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    height, width, _ = colours.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+def test_faint_colours_of_16_bits_are_said(tmp_path):
+    ramp = np.linspace(0, 1, 6000).reshape(40, 50, 3)
+    (tmp_path / "12in16.png").write_bytes(png_of_16_bits((4095 * ramp).astype(np.uint16)))
+    (tmp_path / "full.png").write_bytes(png_of_16_bits((65535 * ramp).astype(np.uint16)))
+    # Of 8 bits, it is what it looks like.
+    Image.fromarray((15 * ramp).astype(np.uint8)).save(tmp_path / "dark.png")
+    assert (
+        "1 of 12 bits or more use less than a tenth of their range, such as 12in16.png"
+        in summary(load(tmp_path))
+    )
 
 
 def test_faint_and_clipped_values_are_said(tmp_path):
@@ -240,6 +275,56 @@ def test_defects_are_left_out_by_name(folder, monkeypatch):
     assert dataset.errors.keys() == {"cut.png", "empty.jpg", "page.jpg", "heic.jpg"}
     assert "pip install pillow-heif" in dataset.errors["heic.jpg"]
     assert dataset.errors["empty.jpg"] == "is empty"
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_images_that_lie_have_their_upright_size(tmp_path, suffix):
+    """A TIFF is turned by Pillow, others by us."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    drawn.noise(0, (120, 80)).save(tmp_path / f"a.{suffix}", exif=exif)
+    infos = load(tmp_path).infos
+    assert (infos["width"][0], infos["height"][0]) == (80, 120)
+
+
+# A TIFF of one entry: the orientation, as text.
+TEXT = b"II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x02\0\0\0" + b"6\0\0\0" + bytes(4)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("exif", [b"no TIFF", b"", TEXT], ids=["other", "empty", "text"])
+def test_damaged_exif_is_no_reason_to_leave_an_image_out(tmp_path, suffix, exif):
+    # With a density, Pillow reads EXIF of a JPEG only when it is asked for.
+    drawn.noise(0).save(tmp_path / f"a.{suffix}", exif=b"Exif\0\0" + exif, dpi=(72, 72))
+    assert load(tmp_path).names == [f"a.{suffix}"]
+
+
+def test_an_image_is_decoded_only_when_there_is_room(tmp_path, monkeypatch):
+    """A PNG's EXIF may come after its pixels; libjpeg holds all of a progressive image."""
+    drawn.noise(0, (640, 480)).save(tmp_path / "a.png")
+    drawn.noise(0, (640, 480)).save(tmp_path / "b.jpg")
+    drawn.noise(0, (640, 480)).save(tmp_path / "c.jpg", progressive=True)
+    asked, budget = [], decode._budget()
+
+    @contextlib.contextmanager
+    def of(size):
+        asked.append(size)
+        yield
+
+    def load(image):
+        assert asked
+        return whole(image)
+
+    whole = ImageFile.ImageFile.load
+    monkeypatch.setattr(budget, "of", of)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    source = open_source(drawn.settings(path=str(tmp_path)))
+    sizes = []
+    for number in range(3):
+        asked.clear()
+        decode.read_image(source, number, drawn.settings())
+        sizes.append(asked[0] // decode._BYTES_A_PIXEL)
+    assert sizes == [640 * 480, 160 * 120, 640 * 480]
 
 
 def test_heic_where_its_package_is_installed(tmp_path):

@@ -1,5 +1,7 @@
 """What is decoded once and kept: in memory, in a file, or not at all."""
 
+import builtins
+import errno
 import os
 import pathlib
 import shutil
@@ -224,3 +226,60 @@ def test_a_cache_that_cannot_be_written_is_the_users_error_or_a_warning(
     monkeypatch.setattr(cache_module, "free_memory", lambda: 0)
     assert load(path=str(folder), cache="auto").kept.startswith("nowhere")
     assert "Disk quota exceeded" in caplog.text
+
+
+def failing(monkeypatch, times, number=errno.ESTALE):
+    """``Path.open`` of images that fails so many times; a list that says how often it was asked."""
+    asked, whole = [], pathlib.Path.open
+
+    def opened(path, *arguments, **named):
+        if path.suffix == ".png":
+            asked.append(path)
+            if len(asked) <= times:
+                raise OSError(number, os.strerror(number))
+        return whole(path, *arguments, **named)
+
+    monkeypatch.setattr(pathlib.Path, "open", opened)
+    return asked
+
+
+def test_a_disk_that_fails_is_asked_again(folder, monkeypatch, caplog):
+    """Where images are read at each use."""
+    pauses = []
+    monkeypatch.setattr(cache_module.time, "sleep", pauses.append)
+    dataset = load(path=str(folder), cache="none")
+    expected = dataset.at(1)
+    asked = failing(monkeypatch, times=4)
+    np.testing.assert_array_equal(dataset.at(1), expected)
+    assert len(asked) == 5 and pauses == [1, 5, 25, 125]
+    assert "1.png cannot be read ([Errno 116] Stale file handle); trying again" in caplog.text
+    failing(monkeypatch, times=10)
+    with pytest.raises(UserError, match=r"1\.png'?: cannot be read any more .*mend that"):
+        dataset.at(1)
+
+
+def test_an_image_that_is_no_more_is_not_waited_for(folder, monkeypatch):
+    monkeypatch.setattr(cache_module.time, "sleep", None)
+    dataset = load(path=str(folder), cache="none")
+    (folder / "1.png").unlink()
+    with pytest.raises(UserError, match=r"does not decode any more .*--accept_new_data"):
+        dataset.at(1)
+
+
+@pytest.mark.parametrize("name", ["1.png", "1"])
+def test_a_disk_that_fails_at_the_start_is_one_line(folder, monkeypatch, tmp_path, name):
+    """Or another set than is there would be noted; nothing of it is remembered."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (folder / "1.png").rename(folder / name)
+    whole = builtins.open
+
+    def opened(path, *arguments, **named):
+        if str(path) == str(folder / name):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return whole(path, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "open", opened)
+        with pytest.raises(UserError, match=rf"/{name}'?: cannot be read \(Input/output error\)"):
+            load(path=str(folder))
+    assert name in load(path=str(folder)).names

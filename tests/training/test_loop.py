@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -11,12 +12,12 @@ from PIL import Image
 
 from lwgan.data.cache import load_dataset
 from lwgan.data.sources import open_source
-from lwgan.errors import Interrupted
+from lwgan.errors import Interrupted, UserError
 from lwgan.models.build import generator_shapes
 from lwgan.runs import checkpoint, manifest
 from lwgan.runs.directory import read_run
 from lwgan.sampling.sampler import Sampler
-from lwgan.training import actions
+from lwgan.training import actions, loop
 from lwgan.training.loop import loop_steps, train
 from lwgan.training.state import build_gan, init_state
 from tests import drawn, tiny
@@ -80,6 +81,24 @@ def test_the_loop_does_nothing_when_all_steps_are_finished():
         None, Counter(7), iter(()), metrics={}, num_steps=7, actions=[], stop=lambda: False
     )
     assert last.step == 7 and finished
+
+
+def test_what_has_been_learnt_is_saved_when_the_images_fail(tmp_path, monkeypatch):
+    plan = {"sample__every": 0, "checkpoint__every": 100}
+    whole = train(tiny.config(train__num_steps=4, **plan), tmp_path / "whole")
+    batches_from = loop.batches_from
+
+    def failing(session, first):
+        yield from itertools.islice(batches_from(session, first), 3)
+        raise UserError("data.path", "1.png", "cannot be read any more", "mend that")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "batches_from", failing)
+        with pytest.raises(UserError, match=r"1\.png"):
+            train(tiny.config(train__num_steps=4, **plan), tmp_path / "parts")
+    assert manifest.saved_steps(tmp_path / "parts") == [3]
+    parts = train(tiny.config(train__num_steps=4, **plan), tmp_path / "parts")
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(parts))
 
 
 def test_twenty_and_twenty_steps_are_forty(tmp_path):
