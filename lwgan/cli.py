@@ -94,7 +94,9 @@ def _interrupted_without_traceback() -> Iterator[None]:
     if before is not signal.default_int_handler:
         yield
         return
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # The default, which the first process of a container does not get.
+    first = os.getpid() == 1
+    signal.signal(signal.SIGINT, (lambda n, _: os._exit(128 + n)) if first else signal.SIG_DFL)
     try:
         yield
     finally:

@@ -51,6 +51,19 @@ BESIDE_OTHERS = (
 )
 
 
+# In what JAX says where it cannot have a device, most often because another process has its memory.
+_HELD = (
+    "Unable to initialize backend",
+    "DNN library initialization failed",
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    *(
+        f"{lib}_STATUS_{kind}"
+        for lib in ("CUDNN", "CUBLAS")
+        for kind in ("NOT_INITIALIZED", "ALLOC_FAILED")
+    ),
+)
+
+
 @contextlib.contextmanager
 def device_errors(what: str, value: object, do: str) -> Iterator[None]:
     """What does not fit into a device's memory, and devices that cannot be had, are in one line.
@@ -67,6 +80,6 @@ def device_errors(what: str, value: object, do: str) -> Iterator[None]:
         if exhausted:
             reason = f"does not fit into the memory of a device ({much})"
             raise UserError(what, value, reason, f"{do}; {BESIDE_OTHERS}") from None
-        if first.startswith("Unable to initialize backend"):
-            raise UserError("JAX", None, first, BESIDE_OTHERS) from None
+        if any(sign in first for sign in _HELD):
+            raise UserError("JAX", None, f"cannot have a device ({first})", BESIDE_OTHERS) from None
         raise

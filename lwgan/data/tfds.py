@@ -18,6 +18,7 @@ from lwgan.data.source import Extent, Source, digest_of, fingerprint_of
 from lwgan.errors import UserError
 from lwgan.runs.bars import counted
 from lwgan.runs.files import local_path
+from lwgan.runs.gpus import leave_gpus_to_jax
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -32,6 +33,7 @@ def open_tfds(data: ConfigDict, *, keep: bool = True) -> Source:
     Raises:
       UserError: no such name or split, no images in it, or neither prepared nor to be downloaded.
     """
+    leave_gpus_to_jax()
     builder = _find_builder(data)
     if not builder.data_path.exists():
         _prepare_tfds(builder, data)

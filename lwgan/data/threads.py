@@ -1,15 +1,14 @@
 """A function over many numbers, in order, on threads."""
 
 import concurrent.futures
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
-from absl import logging
 
 from lwgan.data.limits import num_cores
 from lwgan.errors import UserError
+from lwgan.runs.gpus import leave_gpus_to_jax
 
 # Numbers that a thread takes at once, at most: small images are done sooner than handed over.
 _RUN = 16
@@ -46,7 +45,7 @@ def parallel_map(
     """
     import tensorflow as tf
 
-    _hide_gpus()
+    leave_gpus_to_jax()
     errors = []
 
     def call(number: np.ndarray) -> np.ndarray:
@@ -71,15 +70,3 @@ def parallel_map(
         if errors:
             raise errors[0] from None
         raise
-
-
-@functools.cache
-def _hide_gpus() -> None:
-    """Leaves the memory of GPUs to JAX, for TensorFlow would take all of it."""
-    import tensorflow as tf
-
-    try:
-        tf.config.set_visible_devices([], "GPU")
-    except RuntimeError as error:
-        # A program that uses lwgan has used TensorFlow before.
-        logging.warning("TensorFlow keeps its GPU, and memory of it: %s", error)

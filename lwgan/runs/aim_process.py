@@ -53,7 +53,11 @@ def open_run(
                 raise
             say(lost=" ".join(str(error).split()))
             break
-    return aim.Run(None, **options)
+    try:
+        return aim.Run(None, **options)
+    except Exception:
+        # Another process has made the repository meanwhile.
+        return aim.Run(None, **options)
 
 
 def track(run: Any, kind: str, step: int, values: dict[str, Any]) -> None:

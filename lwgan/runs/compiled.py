@@ -4,6 +4,7 @@ JAX keeps them; what it leaves to others is said here: where, how much, and what
 """
 
 import hashlib
+import importlib.metadata
 import os
 import pathlib
 import platform
@@ -24,6 +25,8 @@ _PLACE, _SWITCH = "JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"
 # Seconds; what compiles sooner is not kept.
 _LEAST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 _OTHERS = "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"
+# XLA's own cache of them that JAX keeps by default, and where.
+_TUNED = "xla_gpu_per_fusion_autotune_cache_dir"
 # What this process has set: other values are the user's.
 _told: dict[str, str] = {}
 # Its time of change: entries that are older have been found whole.
@@ -49,8 +52,9 @@ def keep_programs(*, write: bool = True) -> None:
     except (OSError, UserError):
         return
     _tell_jax(_PLACE, str(folder))
-    # XLA's own caches for GPUs have no bound, and are written in any case.
-    _tell_jax(_OTHERS, "none")
+    # Which algorithm of a convolution is fast takes a GPU minutes to find out, and is known again
+    # where a program differs in anything else. XLA writes that in any case.
+    _tell_jax(_OTHERS, _TUNED)
     _tell_jax(_LEAST, 0.1 if write else 1e9)
 
 
@@ -65,14 +69,18 @@ def _tell_jax(variable: str, value: str | float) -> None:
 
 
 def _machine() -> str:
-    """Of the processor, for other machines that share the folder may know fewer instructions."""
+    """Of the processor, for other machines that share the folder may know fewer instructions.
+
+    And of XLA and its flags, by which it may choose other algorithms, for all that they have tuned.
+    """
     flags = ""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
         flags = next(line for line in lines if line.lower().startswith(("flags", "features")))
     except (OSError, StopIteration):
         pass
-    return hashlib.sha256((platform.machine() + flags).encode()).hexdigest()[:16]
+    xla = importlib.metadata.version("jaxlib") + os.environ.get("XLA_FLAGS", "")
+    return hashlib.sha256((platform.machine() + flags + xla).encode()).hexdigest()[:16]
 
 
 def _tidy(folder: pathlib.Path) -> None:
@@ -81,10 +89,14 @@ def _tidy(folder: pathlib.Path) -> None:
     since = looked.stat().st_mtime_ns if looked.exists() else 0
     looked.touch()
     entries = []
-    for path in folder.glob("*-cache"):
+    for path in [
+        *folder.glob("*-cache"),
+        *filter(pathlib.Path.is_file, folder.glob(f"{_TUNED}/**/*")),
+    ]:
         try:
             status = path.stat()
-            whole = status.st_mtime_ns < since or _is_whole(path.read_bytes())
+            tuned = path.parent != folder
+            whole = tuned or status.st_mtime_ns < since or _is_whole(path.read_bytes())
         except FileNotFoundError:
             # Another process tidies too.
             continue

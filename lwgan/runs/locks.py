@@ -43,6 +43,20 @@ class Holder(NamedTuple):
     host: str
     process: int
     since: str
+    # The start of its kernel and the container of its number, if they are known: hosts of one name
+    # need not be one.
+    boot: str = ""
+    numbering: str = ""
+
+    @classmethod
+    def this(cls) -> "Holder":
+        """This process."""
+        boot = numbering = ""
+        with contextlib.suppress(OSError):
+            boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+            numbering = os.readlink("/proc/self/ns/pid")
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        return cls(socket.gethostname(), os.getpid(), since, boot, numbering)
 
 
 @contextlib.contextmanager
@@ -65,19 +79,22 @@ def alone(workdir: pathlib.Path) -> Iterator[Callable[[], None]]:
         with writing(workdir, "--workdir"):
             lock = _take(path)
             stack.enter_context(lock)
-            own = Holder(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"))
+            own = Holder.this()
             lock.truncate(0)
             # At once, for what is left in a buffer would fail again when it is closed.
             os.write(lock.fileno(), json.dumps(own._asdict()).encode() + b"\n")
 
+        ended = threading.Event()
+
         def release() -> None:
+            ended.set()
             with contextlib.suppress(OSError):
-                lock.truncate(0)
-                if _is_at(lock, path):
+                if _is_at(lock, path) and not _is_of_another(path, own):
+                    lock.truncate(0)
                     path.unlink()
 
         stack.callback(release)
-        stack.enter_context(_signs_of_life(lock))
+        stack.enter_context(_signs_of_life(lock, path, own, ended))
         yield release
 
 
@@ -115,9 +132,12 @@ def _lock(lock: IO[str], how: int) -> bool:
 
 def _lives(lock: IO[str], holder: Holder, *, locks_work: bool) -> bool:
     """Whether a holder from whom the lock could be had is at work all the same."""
-    if holder.host == socket.gethostname():
-        gone = holder.process == os.getpid() or not psutil.pid_exists(holder.process)
-        return not (locks_work or gone)
+    own = Holder.this()
+    if holder.host == own.host and holder.boot in ("", own.boot):
+        if locks_work:
+            return False
+        if holder.numbering in ("", own.numbering):
+            return holder.process != own.process and psutil.pid_exists(holder.process)
     # Of a network drive, or of a container that is no more.
     silence = time.time() - os.fstat(lock.fileno()).st_mtime
     if silence > _SILENCE:
@@ -150,6 +170,13 @@ def _read_holder(lock: IO[str]) -> Holder | None:
     return holder if known else None
 
 
+def _is_of_another(path: pathlib.Path, own: Holder) -> bool:
+    """Whether another trainer has taken over, to which this one had seemed dead."""
+    with contextlib.suppress(OSError), path.open() as file:
+        return _read_holder(file) not in (None, own)
+    return False
+
+
 def _is_at(lock: IO[str], path: pathlib.Path) -> bool:
     """Whether a path still leads to an open file."""
     try:
@@ -159,12 +186,18 @@ def _is_at(lock: IO[str], path: pathlib.Path) -> bool:
 
 
 @contextlib.contextmanager
-def _signs_of_life(lock: IO[str]) -> Iterator[None]:
-    """Touches the file every now and then."""
-    ended = threading.Event()
+def _signs_of_life(
+    lock: IO[str], path: pathlib.Path, own: Holder, ended: threading.Event
+) -> Iterator[None]:
+    """Touches the file every now and then; ends this process where it is another's meanwhile."""
 
     def touch() -> None:
         while not ended.wait(_PULSE):
+            if _is_of_another(path, own):
+                where, line = path.parent, "another process has taken over the run in"
+                print(f"error: {line} {where}: this one was silent", file=sys.stderr, flush=True)
+                # Before anything else is written.
+                os._exit(1)
             with contextlib.suppress(OSError):
                 os.utime(lock.fileno())
 

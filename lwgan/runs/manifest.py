@@ -5,6 +5,7 @@ The manifest, the checksums of a checkpoint's files, is written last.
 
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -19,8 +20,20 @@ _UNFINISHED = f"{MANIFEST} is missing"
 
 
 def numbered(folder: pathlib.Path) -> list[int]:
-    """The numbers that name directories, in order."""
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+    """The numbers that name directories, in order; none where there is no folder.
+
+    Raises:
+      UserError: it is a link that leads nowhere, or cannot be listed.
+    """
+    try:
+        return sorted(int(name) for name in os.listdir(folder) if name.isdecimal())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not folder.is_symlink():
+            return []
+        reason = f"leads to {os.readlink(folder)}: {error.strerror}"
+    except OSError as error:
+        reason = f"cannot be listed ({error.strerror})"
+    raise UserError("--workdir", str(folder), reason, "mount it, or have it opened to you")
 
 
 def saved_steps(workdir: pathlib.Path) -> list[int]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from lwgan.errors import INTERRUPTED, USER_ERROR, Interrupted, UserError
+from lwgan.errors import INTERRUPTED, USER_ERROR, Interrupted, UserError, device_errors
 
 # Of --coordinator: SLURM, Open MPI or TPUs say where it is.
 AUTO = "auto"
@@ -57,14 +57,18 @@ def joined(coordinator: str | None, count: int | None, index: int | None) -> Ite
     _initialize(coordinator, count, index)
     import jax
 
-    if jax.process_index():
-        _be_silent()
     try:
+        # The first look at the devices.
+        with device_errors("JAX", None, "use less at once"):
+            own = jax.process_index()
+        _end_with(f"process {own}: error: {_GONE}")
+        if own:
+            _be_silent()
         yield
         _end_together()
     except (UserError, Interrupted) as error:
         ended = isinstance(error, Interrupted)
-        if is_first() or not error.shared:
+        if not error.shared or is_first():
             _say(f"{'interrupted' if ended else 'error'}: {error}")
         if error.shared:
             with contextlib.suppress(Exception):
@@ -104,6 +108,8 @@ def _initialize(coordinator: str | None, count: int | None, index: int | None) -
     # the others have them in their cache. XLA would wait for the others to try convolutions out.
     given = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"--xla_gpu_shard_autotuning=false {given}"
+    # The processes talk to each other, not through the proxy of whoever downloads something.
+    os.environ.setdefault("grpc_proxy", "")
     # A handler of its own for SIGTERM, beside which ours would not be heard.
     jax.config.update("jax_enable_preemption_service", False)
     _end_with(f"error: the other processes have not come within {_FIRST} s")
@@ -125,7 +131,7 @@ def _initialize(coordinator: str | None, count: int | None, index: int | None) -
             f"the processes do not find each other ({reason})",
             "name an address and a free port of process 0 that all reach",
         ) from None
-    _end_with(f"process {jax.process_index()}: error: {_GONE}")
+    _end_with(f"error: {_GONE}")
 
 
 def _end_with(last_words: str) -> None:
@@ -154,8 +160,12 @@ def _be_silent() -> None:
 def _say(last_words: str) -> None:
     import jax
 
+    who = ""
+    # Where there are no devices, there is no number.
+    with contextlib.suppress(RuntimeError):
+        who = f"process {jax.process_index()}: "
     with contextlib.suppress(OSError):
-        print(f"process {jax.process_index()}: {last_words}", file=sys.stderr, flush=True)
+        print(f"{who}{last_words}", file=sys.stderr, flush=True)
 
 
 def are_several() -> bool:

@@ -2,7 +2,8 @@
 
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from absl import logging
 from clu import metric_writers
@@ -12,6 +13,7 @@ from lwgan.errors import UserError
 from lwgan.runs.aim_writer import AimWriter
 from lwgan.runs.directory import Run
 from lwgan.runs.files import local_path, writing
+from lwgan.runs.gpus import leave_gpus_to_jax
 from lwgan.runs.writers import HarmlessWriter, JsonLinesWriter, LogWriter, read_line
 
 METRICS = "metrics.jsonl"
@@ -42,6 +44,7 @@ def create_writer(run: Run, track: ConfigDict, step: int) -> metric_writers.Metr
 
 def _open_tensorboard(workdir: pathlib.Path) -> list[metric_writers.MetricWriter]:
     try:
+        leave_gpus_to_jax()
         writer = metric_writers.SummaryWriter(os.fspath(workdir))
     # TensorFlow raises many kinds.
     except Exception as error:
@@ -52,10 +55,31 @@ def _open_tensorboard(workdir: pathlib.Path) -> list[metric_writers.MetricWriter
 
 def tracked(workdir: pathlib.Path, step: int) -> set[str]:
     """The names of the scalars that a run has tracked at a step."""
+    return {name for said in _said(workdir) if said["step"] == step for name in said}
+
+
+def _said(workdir: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """What ``metrics.jsonl`` says, line by line."""
     path = workdir / METRICS
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    said = filter(None, map(read_line, lines))
-    return {name for scalars in said if scalars["step"] == step for name in scalars}
+    return filter(None, map(read_line, lines))
+
+
+def require_nothing_saved(run: Run) -> None:
+    """Refuses a run without a checkpoint that has made some: to go on would be to start over.
+
+    Raises:
+      UserError: by ``metrics.jsonl``, two checkpoints have been due.
+    """
+    last = max((scalars["step"] for scalars in _said(run.workdir)), default=0)
+    # When a step is logged, the save at the one before has begun, for which that before it ended.
+    if last > 2 * run.config.checkpoint.every:
+        raise UserError(
+            "--workdir",
+            str(run.workdir),
+            f"the run has come to step {last}, but none of its checkpoints is there",
+            "mount what they are on, or start over with --fresh",
+        )
 
 
 def add_to_aim(run: Run, step: int, scalars: Mapping[str, float]) -> None:

@@ -61,6 +61,14 @@ def lower(program: Program, gan: Gan, config: ConfigDict) -> jax.stages.Lowered:
     return program.lower(*given, np.float32(0))
 
 
+def begin_compiling(
+    pool: concurrent.futures.Executor, name: str, program: Program, gan: Gan, config: ConfigDict
+) -> Compiling:
+    """A program of the step, which a thread of the pool compiles."""
+    future = pool.submit(lambda: lower(program, gan, config).compile())
+    return Compiling(name, time.monotonic(), future)
+
+
 @contextlib.contextmanager
 def compiled_ahead(update: Update, gan: Gan, config: ConfigDict) -> Iterator[Update]:
     """The update, whose programs are compiled on threads; leaving the block waits for them.
@@ -68,12 +76,14 @@ def compiled_ahead(update: Update, gan: Gan, config: ConfigDict) -> Iterator[Upd
     Those that are kept in the user's cache take a few seconds to be traced and read.
     """
     began = time.monotonic()
-    logging.info("Compiling for %s", describe_devices())
+    # It tries out ways to compute each convolution.
+    patience = "; on a GPU, minutes at the first start" if jax.default_backend() == "gpu" else ""
+    logging.info("Compiling for %s%s", describe_devices(), patience)
     pool = concurrent.futures.ThreadPoolExecutor(2, THREADS)
-    programs = {}
-    for name, (program, _) in update.programs().items():
-        future = pool.submit(lambda program=program: lower(program, gan, config).compile())
-        programs[name] = Compiling(name, began, future)
+    programs = {
+        name: begin_compiling(pool, name, program, gan, config)
+        for name, (program, _) in update.programs().items()
+    }
     pool.shutdown(wait=False)
     yield dataclasses.replace(update, **programs)
     for program in programs.values():

@@ -14,10 +14,10 @@ _USABLE = 0.9
 
 def describe_devices() -> str:
     """The devices in words, with what each has."""
-    device = jax.local_devices()[0]
-    limit = _said_limit(device)
-    room = f", which has {limit / _MIB:,.0f} MiB for JAX" if limit else ""
-    return f"{jax.device_count()} × {device.device_kind}{room}"
+    kinds = dict.fromkeys(device.device_kind for device in jax.local_devices())
+    limits = [_said_limit(device) or 0 for device in jax.local_devices()]
+    room = f", which has {min(limits) / _MIB:,.0f} MiB for JAX" if min(limits) else ""
+    return f"{jax.device_count()} × {' or '.join(kinds)}{room}"
 
 
 def memory_limit() -> int:
@@ -27,7 +27,9 @@ def memory_limit() -> int:
       UserError: the devices do not say.
     """
     device = jax.local_devices()[0]
-    limit = _said_limit(device)
+    # Cards of a machine may differ.
+    limits = [_said_limit(each) for each in jax.local_devices()]
+    limit = None if None in limits else min(limits)
     if limit is None and device.platform != "cpu":
         raise UserError(
             "train.grad_accum",
@@ -48,7 +50,7 @@ def precision_of(config: ConfigDict) -> str:
     """``train.precision``, or what auto stands for on these devices.
 
     That is bfloat16 on TPUs, and on GPUs that compute in it (NVIDIA's from compute capability 8.0,
-    AMD's that JAX supports); tf32 on other GPUs; float32 on CPUs.
+    AMD's that JAX supports); float32 on other GPUs, which have no tf32 either, and on CPUs.
     """
     if config.train.precision != "auto":
         return config.train.precision
@@ -60,4 +62,4 @@ def precision_of(config: ConfigDict) -> str:
     capability = str(getattr(device, "compute_capability", ""))
     major = capability.partition(".")[0]
     able = int(major) >= 8 if major.isdecimal() else capability.startswith("gfx")
-    return "bfloat16" if able else "tf32"
+    return "bfloat16" if able else "float32"

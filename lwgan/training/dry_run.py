@@ -19,8 +19,8 @@ from lwgan.training.actions import draw_grids
 from lwgan.training.compiling import compiled_ahead
 from lwgan.training.devices import describe_devices
 from lwgan.training.gradients import Terms
-from lwgan.training.micro_batches import step_bytes
-from lwgan.training.session import batches_from, prepare, state_at
+from lwgan.training.micro_batches import step_bytes, step_errors
+from lwgan.training.session import Session, batches_from, prepare, state_at
 from lwgan.training.state import TrainState
 
 # To time each kind of step for.
@@ -72,6 +72,15 @@ def estimate(
     config = session.config
     yield from (f"{name} = {value!r}" for name, value in flatten(config).items())
     yield f"The dataset: {summary(session.dataset)}"
+    with step_errors(config):
+        yield from _measure(session, began)
+    if jax.default_backend() == "cpu":
+        yield f"This process, with Python and TensorFlow, had up to {_peak() / _MIB:,.0f} MiB"
+
+
+def _measure(session: Session, began: float) -> Iterator[str]:
+    """What the programs of a session need, compiled and timed."""
+    config = session.config
     with compiled_ahead(session.update, session.gan, config) as update:
         state = state_at(session, session.step)
     checkpoint_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -92,8 +101,6 @@ def estimate(
     num_images = len(session.training)
     measured = Measured(start + compiling, steps, samples, num_images, checkpoint_bytes)
     yield from forecast(config, session.first, measured)
-    if jax.default_backend() == "cpu":
-        yield f"This process, with Python and TensorFlow, had up to {_peak() / _MIB:,.0f} MiB"
 
 
 def forecast(config: ConfigDict, first: int, measured: Measured) -> list[str]:

@@ -13,7 +13,7 @@ from clu import metric_writers, parameter_overview
 from ml_collections import ConfigDict
 
 from lwgan.data.doctor import summary
-from lwgan.errors import Interrupted, UserError, device_errors
+from lwgan.errors import Interrupted, UserError
 from lwgan.metrics.evaluator import Evaluator
 from lwgan.runs import checkpoint, log, manifest, processes, tracking
 from lwgan.runs.directory import is_run, record_start, require_writable
@@ -24,6 +24,7 @@ from lwgan.training.compiling import compiled_ahead
 from lwgan.training.evaluation import best_checkpoint, best_checkpoints, open_evaluator, own_way
 from lwgan.training.followers import after_saving, build_followers, make_up_for
 from lwgan.training.gradients import Terms
+from lwgan.training.micro_batches import step_errors
 from lwgan.training.profile import profiling
 from lwgan.training.session import Session, batches_from, prepare, state_at
 from lwgan.training.signals import Asked, Signals
@@ -31,8 +32,6 @@ from lwgan.training.state import TrainState
 from lwgan.training.step import Update
 
 _HOUR = 3600
-# Where a step does not fit.
-_LESS = "use more micro-batches, or model.remat=True"
 
 
 def train(
@@ -74,7 +73,7 @@ def train(
                     dict(fresh=fresh, accept_new_data=accept_new_data, init_from=init_from),
                 )
                 evaluator = open_evaluator(session)
-            with device_errors("train.grad_accum", session.config.train.grad_accum, _LESS):
+            with step_errors(session.config):
                 state = train_session(session, evaluator, signals, profile=profile)
             if processes.is_first():
                 _name_the_best(session, evaluator)
@@ -223,16 +222,13 @@ def train_from(
 
     Raises:
       NotFinite: training has gone wrong since the last checkpoint.
-      Interrupted: a signal asked for the end; the last state is saved.
-      UserError: an image cannot be read any more; the last state is saved.
+      Interrupted, UserError: asked by a signal, or for want of an image; the last state is saved.
     """
-    config, workdir, first = session.config, session.workdir, int(state.step)
-    last = config.train.num_steps
+    config, first, last = session.config, int(state.step), session.config.train.num_steps
     batches = Clocked(batches_from(session, first))
-    metrics = manifest.saved_metrics(workdir, first)
+    metrics = manifest.saved_metrics(session.workdir, first)
     with contextlib.ExitStack() as stack:
-        writer = _open_writer(session, first)
-        stack.enter_context(contextlib.closing(writer))
+        writer = stack.enter_context(contextlib.closing(_open_writer(session, first)))
         stack.enter_context(_told_what_is_not_finite(writer))
         saver = stack.enter_context(_open_saver(session, evaluator))
         save, asked = save_action(session, writer, saver), Asked(signals)
@@ -246,7 +242,7 @@ def train_from(
             *(after_saving(f, saver, last, signals) for f in followers),
         ]
         if profile and processes.is_first():
-            actions.append(stack.enter_context(profiling(workdir / "profile", first, last)))
+            actions.append(stack.enter_context(profiling(session.workdir / "profile", first, last)))
         _describe(writer, config, state)
         make_up_for(followers, session, state, metrics, signals)
         state, metrics, finished = loop_steps(
@@ -258,11 +254,11 @@ def train_from(
             actions=actions,
             stop=asked.to_end,
         )
-        if not finished:
-            # Of several, the others are in the midst of the next step.
-            if not (batches.failed and processes.are_several()):
-                save(int(state.step), state, metrics)
-            raise batches.failed or Interrupted(shared=True)
+        # Where images have failed one of several, the others are in the midst of the next step.
+        if not finished and not (batches.failed and processes.are_several()):
+            save(int(state.step), state, metrics)
+    if not finished:
+        raise batches.failed or Interrupted(shared=True)
     return state
 
 

@@ -1,5 +1,7 @@
 """What settings leave to the devices, found at a run's first start and kept in the run."""
 
+import concurrent.futures
+import contextlib
 import math
 
 import jax
@@ -7,9 +9,10 @@ import jax.stages
 from absl import logging
 from ml_collections import ConfigDict
 
-from lwgan.errors import UserError
+from lwgan.errors import UserError, device_errors
+from lwgan.runs.compiled import THREADS
 from lwgan.training.checks import check_devices
-from lwgan.training.compiling import lower
+from lwgan.training.compiling import begin_compiling
 from lwgan.training.devices import memory_limit, precision_of
 from lwgan.training.recipes import recipe_of
 from lwgan.training.state import build_gan
@@ -38,6 +41,12 @@ def resolve(config: ConfigDict, begun: ConfigDict | None) -> ConfigDict:
     return config
 
 
+def step_errors(config: ConfigDict) -> contextlib.AbstractContextManager[None]:
+    """What a step raises that does not fit, in one line: a ``UserError``."""
+    do = "use more micro-batches, or model.remat=True"
+    return device_errors("train.grad_accum", config.train.grad_accum, do)
+
+
 def step_bytes(program: jax.stages.Compiled) -> int:
     """Bytes that a program takes on a device: state, images, results and all between."""
     stats = program.memory_analysis()
@@ -58,6 +67,7 @@ def _fewest(config: ConfigDict) -> int:
     for number in range(1, share + 1):
         if share % number or whole / number > limit:
             continue
+        logging.info("train.grad_accum: trying %d micro-batches", number)
         needed = _needed(_with(config, number))
         whole = max(whole, needed * number if needed < math.inf else 0)
         if needed <= limit:
@@ -82,9 +92,13 @@ def _needed(config: ConfigDict) -> float:
     gan = build_gan(config)
     programs = make_update(gan, recipe_of(config, num_images=1)).programs()
     # With the penalty, where there is one.
-    program, _ = next(iter(programs.values()))
+    name, (program, _) = next(iter(programs.items()))
+    # Not waited for where somebody asks for the end.
+    pool = concurrent.futures.ThreadPoolExecutor(1, THREADS)
+    compiling = begin_compiling(pool, name, program, gan, config)
+    pool.shutdown(wait=False)
     try:
-        return step_bytes(lower(program, gan, config).compile())
+        return step_bytes(compiling.compiled())
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -21,6 +21,7 @@ from lwgan.errors import UserError
 from lwgan.metrics.records import read_records
 from lwgan.runs import checkpoint, manifest, processes
 from lwgan.runs.directory import Run, RunInfo, is_run, read_run, resolve_run
+from lwgan.runs.tracking import require_nothing_saved
 from lwgan.settings.defaults import flatten
 from lwgan.settings.files import changes, from_values
 from lwgan.training.checks import check_devices, check_place, check_settings, without_effect
@@ -88,17 +89,17 @@ def prepare(
     begun = known and not fresh
     source = _open(config, workdir if begun else None, keep=keep)
     place = Place(Run(workdir, config, RunInfo(source.fingerprint)))
-    if begun or not known:
-        place = _look(place, accept_new_data=accept_new_data)
+    place = _look(place, accept_new_data=accept_new_data) if begun or not known else place
     step = processes.gather(place.step)[0]
     learnt = place.run.config if step is not None else None
     config = _with_labels(config, source, learnt)
     place = place.starting_from(init_from, config, new=not begun)
+    _announce(place.run, step, note)
     run, config = place.run, _settled(config, learnt)
     run.config = run.config if begun else config
     gan = build_gan(config)
     processes.of_first(lambda: _require_networks(workdir, step, gan))
-    _announce(run, config, step, note)
+    _show_changes(run, config)
     learnt_labels = None if accept_new_data or not begun else run.info.labelling
     dataset = _load(source, config, learnt_labels, keep=keep)
     training, held_out = split(dataset, config.data.holdout, config.train.seed)
@@ -167,6 +168,8 @@ def _look(place: Place, *, accept_new_data: bool) -> Place:
             return place
         run = resolve_run(run.config, workdir, fingerprint, accept_new_data=accept_new_data)
         steps, damaged = manifest.examine(workdir)
+        if not steps and not damaged:
+            require_nothing_saved(run)
         read_records(workdir)
         return Place(run, steps[-1] if steps else None, damaged)
 
@@ -223,10 +226,14 @@ def _load(source: Source, config: ConfigDict, labelling: str | None, *, keep: bo
     return dataset
 
 
-def _announce(run: Run, config: ConfigDict, step: int | None, note: str) -> None:
-    """Says what begins or goes on, with which other settings than at the last start."""
+def _announce(run: Run, step: int | None, note: str) -> None:
+    """Says what begins or goes on."""
     verb = "Starting" if step is None else "Continuing"
     print(f"{verb} the run in {run.workdir} at step {step or 0}{note}", flush=True)
+
+
+def _show_changes(run: Run, config: ConfigDict) -> None:
+    """Says which settings are others than at the last start, and which have no effect."""
     changed = changes(run.config, config)
     if changed:
         print("Settings that differ from those of the last start:", flush=True)

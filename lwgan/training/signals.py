@@ -101,6 +101,9 @@ class Signals:
         elif number != signal.SIGHUP and now - self._asked_at > _ONCE:
             signal.signal(number, self._before[number])
             signal.raise_signal(number)
+            if self._before[number] is signal.SIG_DFL:
+                # To the first process of a container, that does nothing.
+                os._exit(128 + number)
 
     def _start_watching(self) -> None:
         """Starts a thread that sees signals where the interpreter does not come to its handlers."""
@@ -121,7 +124,8 @@ class Signals:
         if self._closed.wait(_ONCE):
             return
         for end in (signal.SIGINT, signal.SIGTERM):
-            if self._before.get(end) is signal.SIG_DFL:
+            # The first process of a container would then be kept from it.
+            if self._before.get(end) is signal.SIG_DFL and os.getpid() != 1:
                 ctypes.CDLL(None).signal(end, ctypes.c_void_p(None))
         would_end = self._before[number] is signal.SIG_DFL
         if would_end and self._at_once and not self._seen.wait(_PATIENCE - _ONCE):

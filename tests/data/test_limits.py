@@ -11,6 +11,7 @@ import pytest
 
 from lwgan.data import threads
 from lwgan.data.limits import Budget, free_memory, num_cores
+from lwgan.runs import gpus
 from tests.house import ROOT
 
 V2 = "31 23 0:28 {root} /sys/fs/cgroup rw,nosuid shared:9 master:1 - cgroup2 cgroup2 rw,nsdelegate"
@@ -344,9 +345,9 @@ def test_an_error_gives_its_bytes_back():
 
 @pytest.fixture
 def hide_gpus():
-    threads._hide_gpus.cache_clear()
+    gpus.leave_gpus_to_jax.cache_clear()
     yield
-    threads._hide_gpus.cache_clear()
+    gpus.leave_gpus_to_jax.cache_clear()
 
 
 def test_tensorflow_with_a_gpu_is_warned_of_once(monkeypatch, caplog, hide_gpus):

@@ -90,7 +90,6 @@ def test_what_was_only_read_before_is_written_next(folder, monkeypatch):
     entry(folder, "a")
     compiled.keep_programs(write=False)
     assert float(os.environ[compiled._LEAST]) > 1e6
-    assert os.environ[compiled._OTHERS] == "none"
     compiled.keep_programs()
     assert float(os.environ[compiled._LEAST]) < 1
     monkeypatch.setattr(compiled, "_told", {})
@@ -125,6 +124,27 @@ def test_a_process_compiles_what_no_other_has_compiled(folder, tmp_path):
     # Else it is as old as the last look.
     os.utime(folder / compiled._LOOKED, (0, 0))
     assert hits() == (False, count) and hits() == (True, count)
+
+
+def test_what_gpus_have_tuned_is_kept_within_the_bound(folder, monkeypatch):
+    monkeypatch.setattr(compiled, "_MOST", 5000)
+    entry(folder, "program", size=2000, age=100)
+    for name, age in (("old", 300), ("new", 50)):
+        path = folder / compiled._TUNED / f"{name}.textproto"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x" * 2000)
+        then = time.time() - age
+        os.utime(path, (then, then))
+    compiled.keep_programs()
+    assert os.environ[compiled._OTHERS] == compiled._TUNED
+    left = {path.name for path in folder.rglob("*.textproto")}
+    assert left == {"new.textproto"} and (folder / "program-cache").exists()
+
+
+def test_other_flags_of_xla_have_a_place_of_their_own(folder, monkeypatch):
+    """The key of what is tuned does not have them."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
+    assert compiled._machine() != folder.name
 
 
 def test_the_cache_lists_and_clears_them(folder):

@@ -122,6 +122,54 @@ def test_a_dead_trainer_of_this_host_is_no_obstacle(tmp_path):
         pass
 
 
+@pytest.mark.parametrize(
+    ("own", "locks_work", "lives"),
+    [
+        ({}, True, False),
+        # Another container of this machine: its process cannot be seen.
+        ({"numbering": "pid:[1]"}, True, False),
+        ({"numbering": "pid:[1]"}, False, True),
+        # Another machine of the same name; or this one, before it was started anew.
+        ({"boot": "another"}, True, True),
+        ({"boot": "another"}, False, True),
+    ],
+)
+def test_hosts_of_one_name_need_not_be_one(tmp_path, own, locks_work, lives):
+    holder = locks.Holder.this()._replace(process=2**31 - 1, **own)
+    with (tmp_path / TRAINER).open("a+") as lock:
+        assert locks._lives(lock, holder, locks_work=locks_work) == lives
+        os.utime(tmp_path / TRAINER, (1, 1))
+        assert not locks._lives(lock, holder, locks_work=locks_work)
+
+
+def test_who_was_silent_for_too_long_does_not_go_on(tmp_path):
+    """As a machine that was paused: the run is another's, and so is the lock."""
+    code = (
+        "import pathlib, sys, time; from lwgan.runs import locks; locks._PULSE = 0.05\n"
+        "with locks.alone(pathlib.Path(sys.argv[1])): print(1, flush=True); time.sleep(100)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "1\n"
+    path = held_by(tmp_path, "elsewhere", 7)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert "error: another process has taken over the run" in errors
+    assert json.loads(path.read_text())["host"] == "elsewhere"
+
+
+def test_what_is_anothers_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "_PULSE", 1000)
+    with locks.alone(tmp_path):
+        path = held_by(tmp_path, "elsewhere", 7)
+    assert json.loads(path.read_text())["host"] == "elsewhere"
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}', '"text"', "\x00"])
 def test_a_damaged_lock_file_is_no_obstacle(tmp_path, content):
     (tmp_path / TRAINER).write_text(content)

@@ -147,11 +147,11 @@ def test_the_first_state_is_that_of_a_plain_program():
     [
         ("cpu", None, "float32"),
         ("tpu", None, "bfloat16"),
-        ("gpu", "7.5", "tf32"),
+        ("gpu", "7.5", "float32"),
         ("gpu", "8.0", "bfloat16"),
         ("gpu", "10.0", "bfloat16"),
         ("gpu", "gfx942", "bfloat16"),
-        ("gpu", None, "tf32"),
+        ("gpu", None, "float32"),
     ],
 )
 def test_auto_is_what_the_device_is_best_at(monkeypatch, platform, capability, precision):
@@ -174,6 +174,12 @@ def test_what_does_not_fit_is_one_line():
         raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {much}\nBufferAssignment: …")
     with pytest.raises(UserError, match="JAX_PLATFORMS=cpu"), device_errors("x", 1, "use less"):
         raise RuntimeError("Unable to initialize backend 'cuda': INTERNAL: no device")
+    for held in (
+        "FAILED_PRECONDITION: DNN library initialization failed.",
+        "CUDA_ERROR_OUT_OF_MEMORY",
+    ):
+        with pytest.raises(UserError, match="JAX_PLATFORMS=cpu"), device_errors("x", 1, "use less"):
+            raise jax.errors.JaxRuntimeError(held)
     with (
         pytest.raises(jax.errors.JaxRuntimeError, match="other"),
         device_errors("x", 1, "use less"),
@@ -200,6 +206,34 @@ def test_a_device_that_does_not_say_how_much_it_has_is_one_line(monkeypatch):
         devices.memory_limit()
 
 
+def test_the_smallest_of_several_cards_counts(monkeypatch):
+    cards = [
+        types.SimpleNamespace(
+            platform="gpu", device_kind=kind, memory_stats=lambda size=size: {"bytes_limit": size}
+        )
+        for kind, size in (("large", 24 * 2**30), ("small", 12 * 2**30), ("large", 24 * 2**30))
+    ]
+    monkeypatch.setattr(devices.jax, "local_devices", lambda: cards)
+    monkeypatch.setattr(devices.jax, "device_count", lambda: 3)
+    assert devices.memory_limit() == int(0.9 * 12 * 2**30)
+    assert devices.describe_devices() == "3 × large or small, which has 12,288 MiB for JAX"
+
+
+def test_the_search_for_micro_batches_says_what_it_does(tmp_path, monkeypatch, capsys, caplog):
+    """It takes minutes on a GPU; what begins, and where, is said before."""
+    caplog.set_level("INFO")
+
+    def needed(config):
+        assert "Starting the run in" in capsys.readouterr().out
+        raise KeyError(config.train.grad_accum)
+
+    monkeypatch.setattr(micro_batches, "_needed", needed)
+    monkeypatch.setattr(micro_batches, "memory_limit", lambda: 6)
+    with pytest.raises(KeyError):
+        prepare(tiny.config(train__grad_accum=-1), tmp_path / "run")
+    assert "train.grad_accum: trying 1 micro-batches" in caplog.text
+
+
 def test_processes_of_one_machine_share_its_memory(monkeypatch):
     monkeypatch.setattr(devices, "free_memory", lambda: 9000)
     alone = devices.memory_limit()
@@ -211,7 +245,7 @@ def test_other_errors_of_the_compiler_are_no_want_of_memory(monkeypatch):
     def fail(*arguments):
         raise jax.errors.JaxRuntimeError(reason)
 
-    monkeypatch.setattr(micro_batches, "lower", fail)
+    monkeypatch.setattr(compiling, "lower", fail)
     reason = "RESOURCE_EXHAUSTED: too much"
     assert micro_batches._needed(tiny.config()) == np.inf
     reason = "INTERNAL: no ptxas"
