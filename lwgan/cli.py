@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from lwgan.data.limits import num_cores
 from lwgan.errors import INTERRUPTED, USER_ERROR, Interrupted, UserError, device_errors
 from lwgan.runs import log
 from lwgan.runs.compiled import THREADS, keep_programs
@@ -63,6 +64,8 @@ def run(
             if takes_config:
                 _define_config(values, argv)
             _parse(values, argv)
+            # XLA by itself knows nothing of a container's quota.
+            os.environ.setdefault("PJRT_NPROC", str(num_cores()))
             keep_programs(write="dry_run" not in values or not values.dry_run)
             size = ("--batch_size", values.batch_size) if "batch_size" in values else ("JAX", None)
             with device_errors(*size, "use less at once"):
@@ -75,8 +78,7 @@ def run(
         sys.exit(USER_ERROR)
     except Interrupted as end:
         _say(f"interrupted: {end}")
-        # What was interrupted may go on in threads, which would crash where Python is taken down:
-        # a program that XLA compiles does.
+        # Threads may go on, as those in which XLA compiles, and crash where Python is taken down.
         os._exit(INTERRUPTED)
 
 
@@ -275,9 +277,8 @@ def _parse(values: Flags, argv: list[str]) -> None:
     with _flag_errors(argv):
         rest = values(argv)[1:]
     if rest:
-        raise UserError(
-            "argument", rest[0], "is not a flag", "settings are --config.group.name=value"
-        )
+        hint = "settings are --config.group.name=value"
+        raise UserError("argument", rest[0], "is not a flag", hint)
 
 
 def _refuse_repeats(values: Flags, argv: list[str]) -> None:

@@ -63,9 +63,12 @@ def is_image_name(name: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or a folder above it, by relative path, is hidden; so are macOS's notes."""
+    """Whether a file or a folder above it, by relative path, is hidden.
+
+    So are macOS's notes and the small copies that network drives of Synology make.
+    """
     parts = name.split("/")
-    return any(part.startswith(".") for part in parts) or parts[0] == "__MACOSX"
+    return any(part.startswith(".") or part in ("__MACOSX", "@eaDir") for part in parts)
 
 
 def is_the_disks(error: BaseException | None) -> bool:

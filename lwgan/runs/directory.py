@@ -187,7 +187,9 @@ def resolve_run(
 def _require_room(workdir: pathlib.Path) -> None:
     """Refuses a path that holds anything but the start of a run."""
     others = {path.name for path in workdir.glob("*")} if workdir.is_dir() else set()
-    others = {name for name in others if name not in ("run.json", TRAINER) and not is_part(name)}
+    # The last is at the root of a disk.
+    begun = ("run.json", TRAINER, "lost+found")
+    others = {name for name in others if name not in begun and not is_part(name)}
     if workdir.exists() and (not workdir.is_dir() or others):
         raise UserError(
             "--workdir", str(workdir), "holds something that is not a run", "name a new directory"

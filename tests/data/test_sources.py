@@ -109,7 +109,12 @@ def test_folder_without_images_is_the_users_error(tmp_path, monkeypatch, name, r
 def pack(folder, path):
     """The folder as a zip or tar, below one more folder, beside what is no image."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    junk = {"__MACOSX/._0.png": b"x", "all/.hidden.png": b"x", "all/notes.txt": b"x"}
+    junk = {
+        "__MACOSX/._0.png": b"x",
+        "all/@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg": b"x",
+        "all/.hidden.png": b"x",
+        "all/notes.txt": b"x",
+    }
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in reversed(files):

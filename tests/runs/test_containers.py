@@ -10,6 +10,7 @@ import types
 
 import pytest
 
+from lwgan import cli
 from lwgan.errors import UserError
 from lwgan.runs import manifest, tracking
 from lwgan.runs.writers import JsonLinesWriter
@@ -73,6 +74,22 @@ def test_signals_end_the_first_process_of_a_container(code, number, times):
             assert process.stdout.readline() == "finishing\n"
     process.communicate(timeout=GUARD)
     assert process.returncode == 128 + number
+
+
+def test_xla_has_as_many_threads_as_the_container_has_cores(monkeypatch):
+    """It knows nothing of quotas; what the user says holds."""
+    monkeypatch.setattr(cli, "num_cores", lambda: 3)
+    told = []
+
+    def command(values):
+        told.append(os.environ["PJRT_NPROC"])
+
+    for own in (None, "5"):
+        monkeypatch.setenv("PJRT_NPROC", own or "")
+        if not own:
+            monkeypatch.delenv("PJRT_NPROC")
+        cli.run(lambda values: None, command, ["command"])
+    assert told == ["3", "5"]
 
 
 JOINING = """

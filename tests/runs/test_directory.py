@@ -136,7 +136,7 @@ def test_directory_that_cannot_be_made_is_the_users_error(tmp_path):
         start(tmp_path / "file" / "run")
 
 
-@pytest.mark.parametrize("content", [[], ["run.json"]])
+@pytest.mark.parametrize("content", [[], ["run.json"], ["lost+found"]])
 def test_empty_or_barely_begun_directory_takes_a_new_run(tmp_path, content):
     for name in content:
         (tmp_path / name).write_text('{"fingerprint": "of an interrupted start"}')
