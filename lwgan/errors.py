@@ -1,10 +1,13 @@
 """The one error that a user can cause, and the one way to be interrupted."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 
 # Exit codes; 0: finished, 1: anything else.
 USER_ERROR, INTERRUPTED = 2, 75
+# Somebody has asked this process to end, while its main thread may not see that yet.
+ENDING = threading.Event()
 
 
 class UserError(Exception):

@@ -22,7 +22,7 @@ from lwgan.data.known import INDEX, Known, decode_all, ends_of, key_of, pack, re
 from lwgan.data.labels import read_labels
 from lwgan.data.limits import free_memory
 from lwgan.data.source import Source, digest_of
-from lwgan.errors import UserError
+from lwgan.errors import ENDING, UserError
 from lwgan.runs import processes
 from lwgan.runs.files import cache_root, remove, remove_parts, replacing
 from lwgan.runs.locks import locked
@@ -300,11 +300,12 @@ def _read_again(source: Source, number: int, data: ConfigDict) -> np.ndarray:
                 problem = f"does not decode any more ({error})"
                 do = "put it back as it was, or start again with --accept_new_data"
                 raise UserError("data.path", name, problem, do) from None
-            if pause is None:
+            # Training saves, if it still may.
+            if pause is None or ENDING.is_set():
                 problem = f"cannot be read any more ({error})"
                 raise UserError("data.path", name, problem, "mend that, and start again") from None
             logging.warning("%s cannot be read (%s); trying again in %d s", name, error, pause)
-            time.sleep(pause)
+            ENDING.wait(pause)
 
 
 def _folder(source: Source, data: ConfigDict) -> pathlib.Path:

@@ -170,7 +170,9 @@ def _walk(root: str) -> Iterator[tuple[str, int, int]]:
                 continue
             try:
                 status = entry.stat()
-            except OSError:
+            except OSError as error:
+                if is_the_disks(error):
+                    raise
                 yield name, -1, -1
                 continue
             if stat.S_ISDIR(status.st_mode):

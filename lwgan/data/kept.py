@@ -60,7 +60,7 @@ def _entry(path: pathlib.Path, what: str) -> Entry:
     about = path / ABOUT
     if about.exists():
         what = about.read_text(errors="replace").strip()
-    size = sum(file.stat().st_size for file in path.iterdir())
+    size = sum(file.stat().st_size for file in path.rglob("*"))
     return Entry(path, what, size, path.stat().st_mtime)
 
 

@@ -64,7 +64,8 @@ def to_8_bits(image: Image.Image) -> Scaled:
 
 def is_deep(image: Image.Image) -> bool:
     """Whether an opened image of several channels has 16 bits for each, of which Pillow reads 8."""
-    return ";16" in str(getattr(image, "tile", ""))
+    # Not those of 16 bits for a whole pixel.
+    return ";16" in str(getattr(image, "tile", "")).replace("BGR;16", "")
 
 
 def uses_little(image: Image.Image) -> bool:
@@ -87,7 +88,8 @@ def _bits(image: Image.Image) -> int:
 def _grey(array: np.ndarray, image: Image.Image) -> Image.Image:
     """These values in place of an image's own; its transparent value would be one of the old."""
     grey = Image.fromarray(array)
-    grey.info = {name: value for name, value in image.info.items() if name != "transparency"}
+    # Nor are damaged EXIF data read once more.
+    grey.info = {k: value for k, value in image.info.items() if k not in ("transparency", "exif")}
     grey.getexif()[_ORIENTATION] = orientation_of(image)
     return grey
 

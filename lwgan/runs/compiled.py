@@ -8,7 +8,9 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import shutil
 import sys
+import time
 import zlib
 
 from lwgan.errors import UserError
@@ -20,6 +22,8 @@ THREADS = "compiling"
 FOLDER = "compiled"
 # Bytes of all programs of a machine.
 _MOST = 2**30
+# Bytes that must be free for what GPUs tune; seconds after which other versions' programs go.
+_ROOM, _OLD = 2**28, 60 * 24 * 3600
 # JAX's own; where one of them is set, nothing is set here.
 _PLACE, _SWITCH = "JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"
 # Seconds; what compiles sooner is not kept.
@@ -45,6 +49,7 @@ def keep_programs(*, write: bool = True) -> None:
         if write:
             folder.mkdir(parents=True, exist_ok=True)
             _tidy(folder)
+            _remove_old(folder)
             # It has been used.
             os.utime(folder)
         elif not folder.is_dir():
@@ -54,7 +59,9 @@ def keep_programs(*, write: bool = True) -> None:
     _tell_jax(_PLACE, str(folder))
     # Which algorithm of a convolution is fast takes a GPU minutes to find out, and is known again
     # where a program differs in anything else. XLA writes that in any case.
-    _tell_jax(_OTHERS, _TUNED)
+    # A failure to write would be one to compile.
+    has_room = os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _ROOM
+    _tell_jax(_OTHERS, _TUNED if has_room else "none")
     _tell_jax(_LEAST, 0.1 if write else 1e9)
 
 
@@ -95,7 +102,7 @@ def _tidy(folder: pathlib.Path) -> None:
     ]:
         try:
             status = path.stat()
-            tuned = path.parent != folder
+            tuned = path.parent != folder and status.st_size > 0
             whole = tuned or status.st_mtime_ns < since or _is_whole(path.read_bytes())
         except FileNotFoundError:
             # Another process tidies too.
@@ -110,6 +117,13 @@ def _tidy(folder: pathlib.Path) -> None:
             break
         remove(path)
         total -= size
+
+
+def _remove_old(folder: pathlib.Path) -> None:
+    """Removes what other versions and flags have left here, and have not used for long."""
+    for other in folder.parent.iterdir():
+        if time.time() - other.stat().st_mtime > _OLD:
+            remove(other)
 
 
 def _is_whole(entry: bytes) -> bool:

@@ -173,7 +173,9 @@ def _read_holder(lock: IO[str]) -> Holder | None:
 def _is_of_another(path: pathlib.Path, own: Holder) -> bool:
     """Whether another trainer has taken over, to which this one had seemed dead."""
     with contextlib.suppress(OSError), path.open() as file:
-        return _read_holder(file) not in (None, own)
+        found = _read_holder(file)
+        # One that starts afresh has two, of different times.
+        return found is not None and found._replace(since=own.since) != own
     return False
 
 
@@ -195,9 +197,11 @@ def _signs_of_life(
         while not ended.wait(_PULSE):
             if _is_of_another(path, own):
                 where, line = path.parent, "another process has taken over the run in"
-                print(f"error: {line} {where}: this one was silent", file=sys.stderr, flush=True)
-                # Before anything else is written.
-                os._exit(1)
+                try:
+                    # The terminal may be gone.
+                    print(f"error: {line} {where}: this one was silent", file=sys.stderr)
+                finally:
+                    os._exit(1)
             with contextlib.suppress(OSError):
                 os.utime(lock.fileno())
 

@@ -226,7 +226,7 @@ def train_from(
     """
     config, first, last = session.config, int(state.step), session.config.train.num_steps
     batches = Clocked(batches_from(session, first))
-    metrics = manifest.saved_metrics(session.workdir, first)
+    metrics = processes.of_first(lambda: manifest.saved_metrics(session.workdir, first))
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(contextlib.closing(_open_writer(session, first)))
         stack.enter_context(_told_what_is_not_finite(writer))
@@ -337,6 +337,9 @@ def _name_the_best(session: Session, evaluator: Evaluator | None) -> None:
 
 
 def _what_is_saved(path: pathlib.Path, *, fresh: bool) -> str:
-    saved = max(manifest.finished_steps(path), default=None)
+    saved = None
+    # The disk may be gone.
+    with contextlib.suppress(UserError):
+        saved = max(manifest.finished_steps(path), default=None)
     what = "nothing to save yet" if saved is None else f"saved at step {saved}"
     return f"{what}; the same command{' without --fresh' if fresh else ''} continues"

@@ -100,7 +100,8 @@ def _needed(config: ConfigDict) -> float:
     try:
         return step_bytes(compiling.compiled())
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        # Nor a want of room on the disk, for what a GPU has tuned.
+        if "RESOURCE_EXHAUSTED" not in str(error) or "No space left" in str(error):
             raise
         return math.inf
 

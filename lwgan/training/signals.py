@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from absl import logging
 
-from lwgan.errors import INTERRUPTED, Interrupted
+from lwgan.errors import ENDING, INTERRUPTED, Interrupted
 from lwgan.runs.processes import Poll, are_several
 
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -65,6 +65,7 @@ class Signals:
             self._at_once = False
 
     def __enter__(self) -> "Signals":
+        ENDING.clear()
         if threading.current_thread() is threading.main_thread():
             self._start_watching()
             self._take(signal.SIGUSR1, self._note_save)
@@ -113,11 +114,27 @@ class Signals:
         threading.Thread(target=self._watch, args=(readable,), daemon=True).start()
 
     def _watch(self, readable: int) -> None:
-        while number := os.read(readable, 1):
-            if number[0] in self._before.keys() & set(_ENDS):
-                self._after_first(number[0])
-                break
+        asked = False
+        while numbers := os.read(readable, 64):
+            ends = [n for n in numbers if n in self._before.keys() & set(_ENDS)]
+            if asked and set(ends) - {signal.SIGHUP}:
+                os._exit(128 + ends[-1])
+            if ends and not asked:
+                asked = True
+                ENDING.set()
+                self._after_first(ends[0])
+                if os.getpid() != 1:
+                    break
+                # No default of C's will end the first process of a container.
+                self._forget(readable)
         os.close(readable)
+
+    def _forget(self, readable: int) -> None:
+        """What was sent together with the first signal."""
+        os.set_blocking(readable, False)
+        with contextlib.suppress(BlockingIOError):
+            os.read(readable, 64)
+        os.set_blocking(readable, True)
 
     def _after_first(self, number: int) -> None:
         """Has later signals end the process in whatever code it is, and this one if need be."""
@@ -127,7 +144,7 @@ class Signals:
             # The first process of a container would then be kept from it.
             if self._before.get(end) is signal.SIG_DFL and os.getpid() != 1:
                 ctypes.CDLL(None).signal(end, ctypes.c_void_p(None))
-        would_end = self._before[number] is signal.SIG_DFL
+        would_end = self._before[number] is signal.SIG_DFL or os.getpid() == 1
         if would_end and self._at_once and not self._seen.wait(_PATIENCE - _ONCE):
             try:
                 print(f"interrupted: {self._last_words()}", file=sys.stderr, flush=True)

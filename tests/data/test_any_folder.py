@@ -135,12 +135,18 @@ def test_faint_colours_of_16_bits_are_said(tmp_path):
     ramp = np.linspace(0, 1, 6000).reshape(40, 50, 3)
     (tmp_path / "12in16.png").write_bytes(png_of_16_bits((4095 * ramp).astype(np.uint16)))
     (tmp_path / "full.png").write_bytes(png_of_16_bits((65535 * ramp).astype(np.uint16)))
+    # A pixel of 16 bits, not a channel.
+    head = struct.pack(
+        "<2sIIIIiiHHIIiiII", b"BM", 4066, 0, 66, 40, 50, 40, 1, 16, 3, 4000, *[0] * 4
+    )
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    (tmp_path / "565.bmp").write_bytes(head + masks + bytes(4000))
     # Of 8 bits, it is what it looks like.
     Image.fromarray((15 * ramp).astype(np.uint8)).save(tmp_path / "dark.png")
-    assert (
-        "1 of 12 bits or more use less than a tenth of their range, such as 12in16.png"
-        in summary(load(tmp_path))
-    )
+    dataset = load(tmp_path)
+    assert len(dataset.names) == 4
+    line = "1 of 12 bits or more use less than a tenth of their range, such as 12in16.png"
+    assert line in summary(dataset)
 
 
 def test_faint_and_clipped_values_are_said(tmp_path):
@@ -296,7 +302,12 @@ TEXT = b"II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x02\0\0\0" + b"6\0\0\0" + bytes(4)
 def test_damaged_exif_is_no_reason_to_leave_an_image_out(tmp_path, suffix, exif):
     # With a density, Pillow reads EXIF of a JPEG only when it is asked for.
     drawn.noise(0).save(tmp_path / f"a.{suffix}", exif=b"Exif\0\0" + exif, dpi=(72, 72))
-    assert load(tmp_path).names == [f"a.{suffix}"]
+    names = [f"a.{suffix}"]
+    if suffix == "png":
+        deep = Image.fromarray(np.arange(1320, dtype=np.uint16).reshape(33, 40))
+        deep.save(tmp_path / "deep.png", exif=b"Exif\0\0" + exif)
+        names.append("deep.png")
+    assert load(tmp_path).names == names
 
 
 def test_an_image_is_decoded_only_when_there_is_room(tmp_path, monkeypatch):

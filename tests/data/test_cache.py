@@ -14,6 +14,7 @@ from PIL import Image
 
 from lwgan.data import cache as cache_module
 from lwgan.data import decode
+from lwgan.data import folder as folder_module
 from lwgan.data.cache import _folder as _cache_folder
 from lwgan.data.cache import load_dataset
 from lwgan.data.doctor import summary
@@ -246,20 +247,50 @@ def failing(monkeypatch, times, number=errno.ESTALE):
 def test_a_disk_that_fails_is_asked_again(folder, monkeypatch, caplog):
     """Where images are read at each use."""
     pauses = []
-    monkeypatch.setattr(cache_module.time, "sleep", pauses.append)
+    monkeypatch.setattr(cache_module.ENDING, "wait", pauses.append)
     dataset = load(path=str(folder), cache="none")
     expected = dataset.at(1)
     asked = failing(monkeypatch, times=4)
     np.testing.assert_array_equal(dataset.at(1), expected)
     assert len(asked) == 5 and pauses == [1, 5, 25, 125]
-    assert "1.png cannot be read ([Errno 116] Stale file handle); trying again" in caplog.text
+    reason = f"[Errno {errno.ESTALE}] {os.strerror(errno.ESTALE)}"
+    assert f"1.png cannot be read ({reason}); trying again" in caplog.text
     failing(monkeypatch, times=10)
     with pytest.raises(UserError, match=r"1\.png'?: cannot be read any more .*mend that"):
         dataset.at(1)
 
 
+def test_who_is_to_end_waits_for_no_disk(folder, monkeypatch):
+    monkeypatch.setattr(cache_module.ENDING, "is_set", lambda: True)
+    dataset = load(path=str(folder), cache="none")
+    failing(monkeypatch, times=10)
+    with pytest.raises(UserError, match="cannot be read any more"):
+        dataset.at(1)
+
+
+def test_a_disk_that_fails_on_a_folder_is_one_line(folder, monkeypatch):
+    (folder / "more").mkdir()
+    whole = folder_module._entries
+
+    class Failing:
+        name = "more"
+
+        def stat(self):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(
+        folder_module,
+        "_entries",
+        lambda *arguments, **named: [
+            Failing() if entry.name == "more" else entry for entry in whole(*arguments, **named)
+        ],
+    )
+    with pytest.raises(UserError, match="cannot be read"):
+        load(path=str(folder))
+
+
 def test_an_image_that_is_no_more_is_not_waited_for(folder, monkeypatch):
-    monkeypatch.setattr(cache_module.time, "sleep", None)
+    monkeypatch.setattr(cache_module.ENDING, "wait", None)
     dataset = load(path=str(folder), cache="none")
     (folder / "1.png").unlink()
     with pytest.raises(UserError, match=r"does not decode any more .*--accept_new_data"):

@@ -163,6 +163,31 @@ def test_who_was_silent_for_too_long_does_not_go_on(tmp_path):
     assert json.loads(path.read_text())["host"] == "elsewhere"
 
 
+def test_who_starts_afresh_is_no_other(tmp_path, monkeypatch):
+    """The old directory's lock looks where the new one's is."""
+    monkeypatch.setattr(locks, "_PULSE", 0.01)
+    times = iter(["2026-01-01 00:00:00", "2026-01-01 00:00:07"])
+    this = locks.Holder.this
+    monkeypatch.setattr(
+        locks.Holder, "this", classmethod(lambda cls: this()._replace(since=next(times)))
+    )
+    ended = []
+    monkeypatch.setattr(locks.os, "_exit", ended.append)
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    with locks.alone(workdir):
+        workdir.rename(tmp_path / "run.1")
+        workdir.mkdir()
+        with locks.alone(workdir):
+            for name in ("run", "run.1"):
+                path = tmp_path / name / TRAINER
+                os.utime(path, (1, 1))
+                # The test's time-out guards it.
+                while path.stat().st_mtime == 1:
+                    assert not ended
+    assert not ended
+
+
 def test_what_is_anothers_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "_PULSE", 1000)
     with locks.alone(tmp_path):

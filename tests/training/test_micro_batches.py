@@ -246,6 +246,9 @@ def test_other_errors_of_the_compiler_are_no_want_of_memory(monkeypatch):
         raise jax.errors.JaxRuntimeError(reason)
 
     monkeypatch.setattr(compiling, "lower", fail)
+    reason = "RESOURCE_EXHAUSTED: No space left on device"
+    with pytest.raises(jax.errors.JaxRuntimeError, match="No space"):
+        micro_batches._needed(tiny.config())
     reason = "RESOURCE_EXHAUSTED: too much"
     assert micro_batches._needed(tiny.config()) == np.inf
     reason = "INTERNAL: no ptxas"
