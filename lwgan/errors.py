@@ -52,18 +52,15 @@ BESIDE_OTHERS = (
     "if another process has the device, set XLA_PYTHON_CLIENT_PREALLOCATE=false for both, or "
     "JAX_PLATFORMS=cpu for this one"
 )
-
-
 # In what JAX says where it cannot have a device, most often because another process has its memory.
 _HELD = (
     "Unable to initialize backend",
     "DNN library initialization failed",
     "CUDA_ERROR_OUT_OF_MEMORY",
-    *(
-        f"{lib}_STATUS_{kind}"
-        for lib in ("CUDNN", "CUBLAS")
-        for kind in ("NOT_INITIALIZED", "ALLOC_FAILED")
-    ),
+    "CUDNN_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
 )
 
 

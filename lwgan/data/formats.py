@@ -28,12 +28,19 @@ _RAW_SUFFIXES = frozenset(
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1"))
 _NEEDS_HEIF = "pip install pillow-heif, or convert"
 
-# Errors that a file has for good; Pillow's own have no number. A damaged one leads to places that
-# are none (EINVAL).
-_OF_THE_FILE = {
-    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EISDIR),
-    *(errno.EINVAL, errno.ENAMETOOLONG),
-}
+# Errors that a file has for good; Pillow's own have no number.
+_OF_THE_FILE = (
+    None,
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ELOOP,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    # A damaged one leads to places that are none.
+    errno.EINVAL,
+)
 # A larger file is no image, or one to burst the memory.
 MOST_BYTES = 2**30
 
@@ -73,7 +80,7 @@ def is_hidden(name: str) -> bool:
 
 def is_the_disks(error: BaseException | None) -> bool:
     """Whether it is the disk that failed: another time, the same file may be read."""
-    return isinstance(error, OSError) and error.errno not in _OF_THE_FILE | {None}
+    return isinstance(error, OSError) and error.errno not in _OF_THE_FILE
 
 
 def is_image_file(file: IO[bytes], name: str) -> bool:

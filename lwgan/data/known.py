@@ -58,7 +58,7 @@ def decode_all(source: Source, data: ConfigDict, put: Callable[[np.ndarray], obj
             try:
                 found[index] = read_image(source, index, data)
             except ValueError as error:
-                _require_disk(error.__cause__, source.names[index])
+                require_disk(error.__cause__, "data.path", source.names[index])
                 errors[index] = str(error)
         if found:
             infos[list(found)] = _records(list(found.values()), data)
@@ -96,12 +96,15 @@ def _records(images: list[tuple[Info, np.ndarray]], data: ConfigDict) -> np.ndar
     return records
 
 
-def _require_disk(cause: BaseException | None, name: str) -> None:
-    """Refuses what is the disk's fault: another time the image would not be left out."""
+def require_disk(cause: BaseException | None, what: str, name: str) -> None:
+    """Lets an error pass but for the disk's, after which an image would not be left out.
+
+    Raises:
+      UserError: the disk has failed; it names ``what`` and the image.
+    """
     if is_the_disks(cause):
-        raise UserError(
-            "data.path", name, f"cannot be read ({cause.strerror})", "mend that, and start again"
-        )
+        problem = f"cannot be read ({cause.strerror})"
+        raise UserError(what, name, problem, "mend that, and start again") from None
 
 
 def read_known(folder: pathlib.Path) -> Known:

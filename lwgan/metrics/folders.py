@@ -7,7 +7,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lwgan.data.decode import decoded, to_rgb, upright
-from lwgan.data.formats import is_the_disks
+from lwgan.data.known import require_disk
 from lwgan.data.source import Source
 from lwgan.data.threads import parallel_map
 from lwgan.data.values import Profile, profile_of, to_8_bits, to_srgb
@@ -97,11 +97,7 @@ def _good_images(
             ) from None
         # Pillow raises many kinds.
         except Exception as error:
-            if is_the_disks(error):
-                problem = f"cannot be read ({error.strerror})"
-                raise UserError(
-                    "image", source.names[index], problem, "mend that, and start again"
-                ) from None
+            require_disk(error, "image", source.names[index])
             errors[index] = str(error) or type(error).__name__
             return nothing
 

@@ -3,6 +3,7 @@
 JAX keeps them; what it leaves to others is said here: where, how much, and what a kill has damaged.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import os
@@ -58,8 +59,8 @@ def keep_programs(*, write: bool = True) -> None:
         return
     _tell_jax(_PLACE, str(folder))
     # Which algorithm of a convolution is fast takes a GPU minutes to find out, and is known again
-    # where a program differs in anything else. XLA writes that in any case.
-    # A failure to write would be one to compile.
+    # where a program differs in anything else. XLA writes that in any case, and where it cannot,
+    # it does not compile.
     has_room = os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _ROOM
     _tell_jax(_OTHERS, _TUNED if has_room else "none")
     _tell_jax(_LEAST, 0.1 if write else 1e9)
@@ -122,8 +123,10 @@ def _tidy(folder: pathlib.Path) -> None:
 def _remove_old(folder: pathlib.Path) -> None:
     """Removes what other versions and flags have left here, and have not used for long."""
     for other in folder.parent.iterdir():
-        if time.time() - other.stat().st_mtime > _OLD:
-            remove(other)
+        # Another process tidies too.
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - other.stat().st_mtime > _OLD:
+                remove(other)
 
 
 def _is_whole(entry: bytes) -> bool:

@@ -1,9 +1,14 @@
 """Two folders, compared without a run."""
 
+import errno
+import os
+
 import numpy as np
+import pytest
 from PIL import Image
 
 from lwgan.data.sources import open_source
+from lwgan.errors import UserError
 from lwgan.metrics.folders import _good_images
 from tests import drawn
 from tests.data import icc
@@ -32,3 +37,12 @@ def test_grey_images_with_a_profile_keep_their_transparency(tmp_path):
     for pixels in found:
         assert (pixels[:20] == 255).all()
         np.testing.assert_allclose(pixels[20:], 255 * (1.055 * linear ** (1 / 2.4) - 0.055), atol=2)
+
+
+def test_a_disk_that_fails_leaves_nothing_out(folder):
+    def fail(index):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    source = open_source(drawn.settings(path=str(folder)))._replace(read=fail)
+    with pytest.raises(UserError, match=r"\.png'?: cannot be read \(Input/output error\)"):
+        list(_good_images(Whole(), source, "white", {}))

@@ -141,6 +141,15 @@ def test_what_gpus_have_tuned_is_kept_within_the_bound(folder, monkeypatch):
     assert left == {"new.textproto"} and (folder / "program-cache").exists()
 
 
+def test_what_other_versions_left_goes_when_it_is_old(folder):
+    for name, days in (("old", 70), ("new", 50)):
+        entry(folder.parent / name, "a")
+        then = time.time() - days * 24 * 3600
+        os.utime(folder.parent / name, (then, then))
+    compiled.keep_programs()
+    assert {path.name for path in folder.parent.iterdir()} == {"new", folder.name}
+
+
 def test_other_flags_of_xla_have_a_place_of_their_own(folder, monkeypatch):
     """The key of what is tuned does not have them."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")

@@ -1,6 +1,7 @@
 """What containers and clusters do: a process without others, proxies, disks that are not there."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
@@ -188,6 +189,15 @@ def test_checkpoints_that_are_not_there_are_no_reason_to_start_over(run_at_nine,
     if how == "nowhere":
         with pytest.raises(UserError, match=r"leads to .*unmounted"):
             manifest.resolve_step(run_at_nine, None)
+
+
+def test_checkpoints_that_cannot_be_listed_are_one_line(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(manifest.os, "listdir", refuse)
+    with pytest.raises(UserError, match=r"checkpoints'?: cannot be listed \(Permission denied\)"):
+        manifest.resolve_step(tmp_path, None)
 
 
 def test_the_first_to_make_an_aim_repository_is_not_in_the_way(monkeypatch, tmp_path):

@@ -18,21 +18,27 @@ from lwgan.runs.files import TRAINER
 from tests.house import ROOT
 
 
-@pytest.fixture
-def trainer(tmp_path):
+def start_trainer(workdir, pulse=20):
     """Another process that trains there."""
     code = (
-        "import pathlib, sys; from lwgan.runs.locks import alone\n"
-        "with alone(pathlib.Path(sys.argv[1])): print(1, flush=True); input()"
+        f"import pathlib, sys; from lwgan.runs import locks; locks._PULSE = {pulse}\n"
+        "with locks.alone(pathlib.Path(sys.argv[1])): print(1, flush=True); input()"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
+        [sys.executable, "-c", code, str(workdir)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    process.stdout.readline()
+    assert process.stdout.readline() == "1\n"
+    return process
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    process = start_trainer(tmp_path)
     yield process
     process.kill()
     process.communicate()
@@ -144,21 +150,11 @@ def test_hosts_of_one_name_need_not_be_one(tmp_path, own, locks_work, lives):
 
 def test_who_was_silent_for_too_long_does_not_go_on(tmp_path):
     """As a machine that was paused: the run is another's, and so is the lock."""
-    code = (
-        "import pathlib, sys, time; from lwgan.runs import locks; locks._PULSE = 0.05\n"
-        "with locks.alone(pathlib.Path(sys.argv[1])): print(1, flush=True); time.sleep(100)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "1\n"
+    process = start_trainer(tmp_path, pulse=0.05)
     path = held_by(tmp_path, "elsewhere", 7)
-    _, errors = process.communicate(timeout=100)
-    assert process.returncode == 1
+    errors = process.stderr.read()
+    assert process.wait(timeout=100) == 1
+    process.communicate()
     assert "error: another process has taken over the run" in errors
     assert json.loads(path.read_text())["host"] == "elsewhere"
 

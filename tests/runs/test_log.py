@@ -1,5 +1,6 @@
 """What the terminal and the log show of messages."""
 
+import os
 import subprocess
 import sys
 
@@ -54,3 +55,24 @@ def test_messages_are_ours_and_the_warnings_of_libraries():
     assert other_error.endswith("RuntimeError: something else\n")
     texts = [line.partition("  ")[2] for line in said.splitlines()]
     assert texts == ["of a script", "of lwgan", "a library warns", "5 steps/s"]
+
+
+NAMES = r"""
+import pathlib, sys
+from absl import logging
+from lwgan.runs import log
+log.start()
+print("caf\udce9.png")
+with log.to_file(pathlib.Path(sys.argv[1])):
+    logging.info("caf\udce9.png")
+"""
+
+
+def test_names_that_are_not_utf8_are_shown(tmp_path):
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-c", NAMES, str(tmp_path / "log.txt")]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=strict, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "caf\\udce9.png\n"
+    assert (tmp_path / "log.txt").read_text().endswith("caf\\udce9.png\n")

@@ -6,6 +6,7 @@ import sys
 import jax
 import pytest
 
+from lwgan.errors import UserError
 from lwgan.runs import checkpoint
 from lwgan.training import dry_run
 from lwgan.training.dry_run import Measured, forecast
@@ -124,3 +125,14 @@ def test_kept_checkpoints_are_the_last_and_the_multiples():
     assert checkpoint.kept([5, 10, 15], keep) == [10, 15]
     assert checkpoint.kept([5], keep) == [5]
     assert checkpoint.kept([], keep) == []
+
+
+def test_a_step_that_does_not_fit_is_the_line_of_training(tmp_path, monkeypatch):
+    def measure(session, began):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 17 GiB")
+        yield
+
+    monkeypatch.setattr(dry_run, "_measure", measure)
+    message = r"train.grad_accum = 1: does not fit .*17 GiB.*use more micro-batches"
+    with pytest.raises(UserError, match=message):
+        list(dry_run.estimate(tiny.config(), str(tmp_path / "run")))
